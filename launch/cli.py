@@ -1,0 +1,160 @@
+"""What every launch program shares: flags, the configuration, one-sentence errors, writing results.
+
+Bad input is said in one sentence on stderr and exits with code 2; Ctrl-C exits with code 130.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from relic_jax.config import ConfigError, from_config_dict
+from relic_jax.errors import InputError
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+    """Parses the flags, calls `main(argv)` and exits with what it returns (0 for None)."""
+
+    def parse(argv: list[str]) -> list[str]:
+        with _said_once():
+            rest = flags.FLAGS(argv)
+        if flags.FLAGS["verbosity"].using_default_value:  # app.run would raise it to INFO, and Orbax talks a lot
+            logging.set_verbosity(logging.WARNING)
+        return rest
+
+    def checked(argv: Sequence[str]) -> int | None:
+        with _said_once():
+            if len(argv) > 1:
+                raise InputError(f"{argv[1]!r} is no flag; flags look like --name=value")
+            return main(argv)
+
+    app.run(checked, flags_parser=parse)
+
+
+def config_flag(default: str) -> None:
+    """Defines --config=FILE, whose fields --config.a.b=value overrides; `load_config` reads it."""
+    with _said_once():  # absl reads the default file here when the command line has no --config
+        config_flags.DEFINE_config_file("config", default, "file whose get_config() describes the run")
+
+
+def load_config[T](cls: type[T]) -> T:
+    """The --config flag as the dataclass `cls`.
+
+    Raises:
+      ConfigError: there is no such file, or a field is wrong.
+    """
+    try:
+        return from_config_dict(cls, flags.FLAGS.config)
+    except OSError as error:
+        raise ConfigError(_sentence(error)) from error
+    except TypeError as error:  # a field without default is missing: the file describes something else
+        path = flags.FLAGS["config"].config_filename
+        raise ConfigError(f"{path} doesn't describe a {cls.__name__}: {error}") from error
+
+
+def write_json(path: str, values: Mapping[str, bool | int | float | str]) -> None:
+    """Writes a flat object, under a temporary name that is renamed when it is complete.
+
+    Raises:
+      InputError: the file can't be written.
+    """
+    check_writable(path)
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(dict(values), indent=1) + "\n")
+    temporary.replace(path)
+
+
+def check_writable(path: str) -> None:
+    """Tries, before long work begins, whether a file can be written at `path`; leaves no trace.
+
+    Raises:
+      InputError: the folder doesn't exist or can't be written to, or the path is a folder.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder; expected the name of a file to write")
+    _try_writing(Path(path).parent)
+
+
+def writable_directory(path: str) -> Path:
+    """The folder, made if it isn't there.
+
+    Raises:
+      InputError: it can't be made or written to.
+    """
+    if not path:
+        raise InputError("an output folder is needed; its name came empty")
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the output folder {path} can't be made: {error.strerror}") from error
+    _try_writing(Path(path))
+    return Path(path)
+
+
+def _try_writing(folder: Path) -> None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"the folder {folder} can't be written to: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _said_once() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell the person about bad input; None for an error of the program."""
+    if isinstance(error, ConfigError | InputError):
+        return str(error)
+    if isinstance(error, flags.Error):
+        root = _root(error)
+        if isinstance(root, ConfigError):
+            return str(root)
+        if "Error whilst parsing config file" in str(error):
+            return f"the config file can't be used: {type(root).__name__}: {root}"
+        return str(error).split("\n")[0]
+    if isinstance(error, KeyError | AttributeError):
+        return _no_such_field(str(error))
+    if isinstance(error, OSError) and "Configuration is not available" in str(error):
+        return f"the config file can't be read: {str(error).splitlines()[-1].strip()}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _no_such_field(message: str) -> str | None:
+    """ml_collections says which part of an override it did not find, but not which override."""
+    message = message.replace("\\", "")  # it is the representation of a representation
+    found = re.search(r"'(\w+)'", message)
+    for argument in sys.argv[1:]:
+        name = argument.split("=")[0].lstrip("-")
+        if found and name.startswith(("config.", "noconfig.")) and found[1] in name.split("."):
+            hint = re.search(r'Did you mean "?(\w+)"?', message)
+            return f"--{name}: the config has no field {found[1]!r}" + (f"; did you mean {hint[1]!r}?" if hint else "")
+    return None

@@ -1,0 +1,131 @@
+"""Makes a video from a picture, a sentence and a key script.
+
+    python -m launch.generate --config=configs/tiny.py --image=PNG --prompt="..." --actions="w-32,wl-48,none-8" \\
+        --seed=0 --out=out.mp4 [--sheet=out.png] [--json=FILE] [--checkpoint=DIR]
+
+W S dolly, A D truck, E Q pedestal up and down, I K tilt, J L pan, O U roll clockwise and back, `none` stands still.
+The JSON keys are frames, compile_s, steady_fps (generating, decoding and writing, without the first block; 0 when
+there is only one) and peak_rss_bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tqdm
+from absl import flags
+from jaxtyping import UInt8
+
+import relic_jax
+from launch import cli
+from relic_jax import video
+from relic_jax.camera import keys
+from relic_jax.config import RelicConfig
+from relic_jax.models import bundle, text
+from relic_jax.stream.session import Session
+
+cli.config_flag("configs/tiny.py")
+_IMAGE = flags.DEFINE_string("image", None, "picture to begin with", required=True)
+_PROMPT = flags.DEFINE_string("prompt", None, "one sentence about the scene", required=True)
+_ACTIONS = flags.DEFINE_string("actions", None, "key script, such as w-32,wl-48,none-8", required=True)
+_SPEED = flags.DEFINE_float("speed", 1.0, "factor on every move and turn of the key script")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of all noise")
+_OUT = flags.DEFINE_string("out", None, "the video to write, MP4", required=True)
+_SHEET = flags.DEFINE_string("sheet", None, "a contact sheet to write, PNG")
+_JSON = flags.DEFINE_string("json", None, "file for the measurements")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", str(Path(relic_jax.__file__).parent / "assets" / "tiny"), "folder of the model"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    cfg = cli.load_config(RelicConfig)
+    prompt = text.clean(_PROMPT.value)
+    actions = keys.parse(_ACTIONS.value, _SPEED.value)
+    held = ["", *keys.held(_ACTIONS.value)]  # the picture, then a frame an action
+    image, note = video.read_image(_IMAGE.value, cfg.video.height, cfg.video.width)
+    for path in filter(None, (_OUT.value, _SHEET.value, _JSON.value)):
+        cli.writable_directory(str(Path(path).parent))
+        cli.check_writable(path)
+    model = bundle.load(_CHECKPOINT.value, cfg)
+    if note:
+        print(f"note: {note}")
+
+    begin = time.perf_counter()
+    print("compiling, once; half a minute or so on a CPU ...", flush=True)
+    session = Session.open(model, image, prompt, _SEED.value)
+    chosen = video.evenly_spaced(len(held))
+    shown, ready = _write(session.play(actions), len(held), cfg.video.fps, set(chosen))
+    if _SHEET.value:
+        sheet = video.contact_sheet(np.stack(shown), [held[t] for t in chosen], chosen / cfg.video.fps)
+        video.write_image(_SHEET.value, sheet)
+    result = _measurements(begin, ready)
+    if _JSON.value:
+        cli.write_json(_JSON.value, result)
+    _report(result, cfg.video.fps)
+
+
+def _write(
+    chunks: Iterable[UInt8[np.ndarray, "N H W 3"]], total: int, fps: int, chosen: set[int]
+) -> tuple[list[UInt8[np.ndarray, "H W 3"]], list[tuple[int, float]]]:
+    """Writes the video as it comes; gives the chosen frames, and when how many frames were ready, chunk by chunk."""
+    shown, ready, done = [], [], 0
+    chunks = iter(chunks)
+    first = next(chunks)[:total]  # compiles; the bar's clock starts after it
+    bar = tqdm.tqdm(total=total, initial=len(first), unit=" frames")
+    with video.video_writer(_OUT.value, fps) as writer, bar:
+        for chunk in itertools.chain([first], chunks):
+            chunk = chunk[: total - done]
+            writer.write(chunk)
+            shown += [frame for t, frame in enumerate(chunk, done) if t in chosen]
+            done += len(chunk)
+            ready.append((done, time.perf_counter()))
+            bar.update(done - bar.n)
+    return shown, ready
+
+
+def _measurements(begin: float, ready: list[tuple[int, float]]) -> dict[str, int | float]:
+    (first_frames, first), (frames, end) = ready[0], ready[-1]
+    blocks = [after - before for (_, before), (_, after) in zip(ready, ready[1:], strict=False)]
+    return {
+        "frames": frames,
+        "compile_s": first - begin - (statistics.median(blocks) if blocks else 0),
+        "steady_fps": (frames - first_frames) / (end - first) if blocks else 0.0,
+        "peak_rss_bytes": _peak_rss_bytes(),
+    }
+
+
+def _peak_rss_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _report(result: dict[str, int | float], fps: int) -> None:
+    steady = f"{result['steady_fps']:.1f} frames a second" if result["steady_fps"] else "one block only"
+    print(
+        f"\n{result['frames']} frames, {result['frames'] / fps:.1f} s of video\n"
+        f"  compiling        {result['compile_s']:.1f} s, once\n"
+        f"  generating       {steady}, decoding and writing included, without the first block\n"
+        f"  peak memory      {result['peak_rss_bytes'] / 2**20:.0f} MiB\n"
+        f"  video            {_OUT.value}"
+    )
+    if _SHEET.value:
+        print(f"  contact sheet    {_SHEET.value}")
+    print(
+        "\nGo on: give another --image or --prompt, or other keys, for example\n"
+        '  --actions="w-32,wj-48,s-32"   W S A D E Q move, I K J L O U turn, keys together go together\n'
+        "  --seed=1                      the same walk with other noise\n"
+        "  --config.memory.mode=window   without the long memory: turn away and back, and compare"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

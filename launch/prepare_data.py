@@ -1,0 +1,150 @@
+"""Makes data sets: clips of procedural worlds, a tokenizer of their captions, their latents.
+
+    python -m launch.prepare_data world --clips=1200 --out=DIR [--frames=81] [--seed=0] [--split=train]
+    python -m launch.prepare_data tokenizer --data=DIR --out=tokenizer.json [--config=configs/tiny.py]
+    python -m launch.prepare_data latents --data=DIR --out=DIR --checkpoint=VAE_WORKDIR --tokenizer=tokenizer.json \
+        [--text=text.safetensors] [--config=configs/tiny.py]
+
+`world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own, in one process a core. Another
+--seed makes other scenes, so a held-out set needs one. `latents` without --text uses a random text encoder, frozen
+(a tiny model has no pretrained one), and leaves it beside the latents. A command that was stopped goes on with the
+shards that are missing. Each takes --json=FILE.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tqdm
+from absl import flags
+
+from launch import cli
+from relic_jax.data import builder, shards, workers
+from relic_jax.errors import InputError
+
+# The rendering processes import this file too, so what only one command needs is imported in its function.
+
+SEED_SPAN = 1_000_000  # scenes of a --seed
+_TEXT_SEED = 0
+
+_OUT = flags.DEFINE_string("out", None, "folder (tokenizer: file) to write", required=True)
+_JSON = flags.DEFINE_string("json", None, "file for the result: clips, clips_made, wall_s, clips_per_min, ...")
+_CLIPS = flags.DEFINE_integer("clips", 1200, "world: clips of the split", lower_bound=1, upper_bound=SEED_SPAN)
+_FRAMES = flags.DEFINE_integer("frames", 81, "world: frames of a clip, 4 L + 1", lower_bound=5)
+_SEED = flags.DEFINE_integer("seed", 0, "world: which million of scenes", lower_bound=0, upper_bound=1_000_000)
+_HEIGHT = flags.DEFINE_integer("height", 64, "world: pixels", lower_bound=8)
+_WIDTH = flags.DEFINE_integer("width", 96, "world: pixels", lower_bound=8)
+_SPLIT = flags.DEFINE_string("split", "train", "world: name of the split")
+_WORKERS = flags.DEFINE_integer("workers", None, "world: processes; one a core unless given", lower_bound=1)
+_DATA = flags.DEFINE_string("data", None, "tokenizer, latents: folder of the clips")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "latents: the VAE's workdir or safetensors file")
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "latents: tokenizer.json")
+_TEXT = flags.DEFINE_string("text", None, "latents: the text encoder's safetensors file")
+
+
+def world(argv: Sequence[str]) -> None:
+    """Renders a split."""
+    del argv
+    if (_FRAMES.value - 1) % 4:
+        raise InputError(f"--frames={_FRAMES.value}: expected 4 L + 1 frames, as the VAE takes them (81, 157, 317)")
+    if not _SPLIT.value.isidentifier():
+        raise InputError(f"--split={_SPLIT.value!r}: expected a name of letters, digits and underscores")
+    split = shards.Split(_out(), _SPLIT.value, _CLIPS.value)
+    recipe = builder.Recipe(_FRAMES.value, _HEIGHT.value, _WIDTH.value, seed=_SEED.value * SEED_SPAN)
+    started = time.monotonic()
+    made = workers.write_world(split, recipe, _WORKERS.value or len(workers.cores()))
+    wall_s = time.monotonic() - started
+    _report(split, made, wall_s, {"frames": made * recipe.frames, "render_fps": made * recipe.frames / wall_s})
+
+
+def train_tokenizer(argv: Sequence[str]) -> None:
+    """Trains a tokenizer on the captions of clips."""
+    del argv
+    from relic_jax.config import RelicConfig
+    from relic_jax.data import loader
+    from relic_jax.models import tokenizer
+
+    cfg = cli.load_config(RelicConfig)
+    cli.check_writable(_OUT.value)
+    clips = loader.Clips(_needed(_DATA))
+    captions = [clips.caption(i) for i in tqdm.trange(len(clips), unit="clip", desc="captions")]
+    trained = tokenizer.train(captions, cfg.text.vocab)
+    trained.save(_OUT.value)
+    longest = int(trained(captions, cfg.text.length)[1].sum(1).max())
+    print(f"{_OUT.value}: {trained.vocab} ids, captions of up to {longest} of {cfg.text.length} tokens")
+    if _JSON.value:
+        cli.write_json(_JSON.value, {"vocab": trained.vocab, "clips": len(clips), "longest_caption": longest})
+
+
+def encode_latents(argv: Sequence[str]) -> None:
+    """Encodes every split of a clip data set."""
+    del argv
+    import jax
+
+    from relic_jax.config import RelicConfig
+    from relic_jax.data import latents, loader
+    from relic_jax.models import module, tokenizer, weights
+    from relic_jax.models.umt5 import UMT5
+    from relic_jax.models.vae import VAE
+    from relic_jax.train import checkpoint
+
+    cfg = cli.load_config(RelicConfig)
+    data, checkpoint_path, tokenizer_path = _needed(_DATA), _needed(_CHECKPOINT), _needed(_TOKENIZER)
+    out = _out()
+    params = {
+        "vae": checkpoint.load_params(checkpoint_path, module.abstract(VAE, cfg.vae)),
+        "text": checkpoint.load_params(_TEXT.value, module.abstract(UMT5, cfg.text))
+        if _TEXT.value
+        else module.init(UMT5, cfg.text, jax.random.key(_TEXT_SEED)),
+    }
+    tokens = tokenizer.load(tokenizer_path)
+    weights.save_safetensors(out / "text.safetensors", params["text"], {"format": "relic-jax"})
+    tokens.save(out / "tokenizer.json")
+    made_from = {
+        "data": str(Path(data).resolve()),
+        "weights": latents.fingerprint(params),
+        "vae": dataclasses.asdict(cfg.vae),
+    }
+    clips = loader.Clips(data)
+    split = shards.Split(out, clips.split, len(clips))
+    started = time.monotonic()
+    with tqdm.tqdm(total=len(clips), unit="clip", desc="latents") as bar:
+        made = latents.write(split, clips, params, cfg, tokens, made_from, lambda done: bar.update(done - bar.n))
+    _report(split, made, time.monotonic() - started, {})
+
+
+def _report(split: shards.Split, made: int, wall_s: float, more: dict[str, Any]) -> None:
+    print(f"{split.directory}: split '{split.name}' has {split.records} clips; {made} made in {wall_s:.1f} s")
+    if _JSON.value:
+        size = sum(split.path(i).stat().st_size for i in range(len(split.shards)))
+        values = {"clips": split.records, "clips_made": made, "wall_s": wall_s, "clips_per_min": 60 * made / wall_s}
+        cli.write_json(_JSON.value, {**values, "size_bytes": size, **more})
+
+
+def _out() -> Path:
+    if _JSON.value:
+        cli.check_writable(_JSON.value)
+    return cli.writable_directory(_OUT.value)
+
+
+def _needed(flag: flags.FlagHolder[str | None]) -> str:
+    if not flag.value:
+        raise InputError(f"--{flag.name} is needed")
+    return flag.value
+
+
+COMMANDS = {"world": world, "tokenizer": train_tokenizer, "latents": encode_latents}
+
+if __name__ == "__main__":
+    command = sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in COMMANDS else None
+    if command is None and not {"--help", "--helpfull", "--helpshort"} & set(sys.argv):
+        print(f"error: expected one of {', '.join(COMMANDS)} after the program's name", file=sys.stderr)
+        sys.exit(2)
+    if command in ("tokenizer", "latents"):  # reading its default file costs, and fails where there is none
+        cli.config_flag("configs/tiny.py")
+    cli.run(COMMANDS.get(command, world))

@@ -1,0 +1,1 @@
+"""Poses, actions, key scripts and camera conventions; no model in here."""

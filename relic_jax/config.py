@@ -1,0 +1,357 @@
+"""Configuration: frozen dataclasses with named constructors, and their way to and from ml_collections.
+
+A configuration is data. Everything that can be wrong about it is said here, in one sentence, before
+anything is compiled. Numbers are SPEC 0's; a field the paper is silent about says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+import ml_collections
+
+T = TypeVar("T")
+
+# Per-channel statistics of Wan 2.1's latents (public model constants, the VAE's own config).
+WAN_LATENT_MEAN = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
+    0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)  # fmt: skip
+WAN_LATENT_STD = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
+    3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)  # fmt: skip
+
+# Memory's down-sampling factor per side, repeated over latent index (RELIC 4.3).
+RELIC_SCHEDULE = (1, 4, 2, 4, 4, 4, 2, 4, 4, 2, 4, 4, 4, 2, 4, 4, 2, 4)
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be used; the message is one sentence for the person who wrote it."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoConfig:
+    """Pixels and time. `height` and `width` in pixels, `fps` in frames per second."""
+
+    height: int = 480
+    width: int = 832
+    fps: int = 16
+
+    @classmethod
+    def wan(cls) -> VideoConfig:
+        return cls()
+
+    @classmethod
+    def tiny(cls) -> VideoConfig:
+        return cls(height=64, width=96)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiTConfig:
+    """Wan 2.1's diffusion transformer with RELIC's two conditioning paths (SPEC 1 and 2)."""
+
+    dim: int = 5120
+    ffn_dim: int = 13824
+    heads: int = 40
+    layers: int = 40
+    latent_channels: int = 16
+    patch: int = 2  # spatial patch side, in latent cells; the temporal patch is 1
+    freq_dim: int = 256
+    text_len: int = 512
+    text_dim: int = 4096
+    cond_dim: int = 1024  # width of the action and pose embeddings; the paper is silent
+    eps: float = 1e-6
+    rope_theta: float = 1e4
+    yarn_scale: float = 1.0  # s = L' / 21 of SPEC 3; 1 is Wan's RoPE bit for bit
+    yarn_beta_fast: float = 1.0
+    yarn_beta_slow: float = 0.6
+
+    def __post_init__(self) -> None:
+        _require(self.dim % self.heads == 0, f"dit.dim={self.dim} is not a multiple of dit.heads={self.heads}")
+        _require(self.head_dim % 2 == 0, f"dit.dim / dit.heads = {self.head_dim} must be even for RoPE")
+        _require(self.layers >= 1, f"dit.layers={self.layers} must be at least 1")
+        _require(self.yarn_scale >= 1, f"dit.yarn_scale={self.yarn_scale} must be at least 1")
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+    @classmethod
+    def wan_14b(cls) -> DiTConfig:
+        return cls()
+
+    @classmethod
+    def wan_1_3b(cls) -> DiTConfig:
+        return cls(dim=1536, ffn_dim=8960, heads=12, layers=30, cond_dim=512)
+
+    @classmethod
+    def tiny(cls) -> DiTConfig:
+        return cls(
+            dim=256, ffn_dim=768, heads=4, layers=6, freq_dim=64, text_len=32, text_dim=64, cond_dim=64
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEConfig:
+    """Wan 2.1's causal video VAE (SPEC 1).
+
+    `multipliers` gives one level each; every level but the last halves the sides, and level i also
+    halves time where `temporal_down[i]`. `patch_size` folds pixels into channels first, as Wan 2.2 does.
+    """
+
+    latent_channels: int = 16
+    base_dim: int = 96
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    res_blocks: int = 2
+    temporal_down: tuple[bool, ...] = (False, True, True)
+    patch_size: int = 1
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.temporal_down) == len(self.multipliers) - 1,
+            f"vae.temporal_down has {len(self.temporal_down)} entries, expected {len(self.multipliers) - 1}, one a "
+            "level of vae.multipliers but the last",
+        )
+
+    @property
+    def spatial_stride(self) -> int:
+        return self.patch_size * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def temporal_stride(self) -> int:
+        return 2 ** sum(self.temporal_down)
+
+    @classmethod
+    def wan(cls) -> VAEConfig:
+        return cls()
+
+    @classmethod
+    def tiny(cls) -> VAEConfig:
+        return cls(base_dim=20, multipliers=(1, 2, 4), res_blocks=1, temporal_down=(True, True), patch_size=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """umT5 encoder (SPEC 1): gated-GELU, relative position bias in every layer."""
+
+    vocab: int = 256384
+    dim: int = 4096
+    attention_dim: int = 4096
+    ffn_dim: int = 10240
+    heads: int = 64
+    layers: int = 24
+    buckets: int = 32
+    max_distance: int = 128
+    length: int = 512
+    eps: float = 1e-6
+
+    @classmethod
+    def umt5_xxl(cls) -> TextConfig:
+        return cls()
+
+    @classmethod
+    def tiny(cls) -> TextConfig:
+        return cls(vocab=512, dim=64, attention_dim=64, ffn_dim=128, heads=4, layers=2, length=32)
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """The compressed KV cache (SPEC 4). Counts are in latent frames."""
+
+    mode: Literal["relic", "window", "full"] = "relic"
+    compress: Literal["latent", "kv"] = "latent"
+    window: int = 8  # full resolution, the block being denoised included; the paper is silent
+    horizon: int = 80  # the window and the memory together: 20 s
+    schedule: tuple[int, ...] = RELIC_SCHEDULE
+    keep_picture: bool = True  # latent 0 stays when older latents leave first-in first-out
+
+    def __post_init__(self) -> None:
+        for field, value, valid in (
+            ("mode", self.mode, ("relic", "window", "full")),
+            ("compress", self.compress, ("latent", "kv")),
+        ):
+            _require(value in valid, f"memory.{field}={value!r} is not one of {', '.join(valid)}")
+        _require(self.horizon >= self.window, f"memory.horizon={self.horizon} is below memory.window={self.window}")
+        _require(
+            bool(self.schedule) and all(s in (1, 2, 4) for s in self.schedule),
+            f"memory.schedule={self.schedule} must be a non-empty sequence of the factors 1, 2 and 4",
+        )
+        _require(
+            self.schedule[0] == 1 or not self.keep_picture,
+            f"memory.schedule={self.schedule} must begin with 1: memory.keep_picture keeps latent 0 whole",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamConfig:
+    """Few-step block-causal generation (SPEC 4)."""
+
+    block: int = 4  # latents generated together; the paper is silent
+    timesteps: tuple[float, ...] = (1000.0, 937.5, 2500.0 / 3.0, 625.0)
+    solver: Literal["renoise", "euler"] = "renoise"
+    translation_unit: float = 0.1  # world units per frame of an action of magnitude 1
+    rotation_unit: float = 1.0  # degrees per frame of an action of magnitude 1
+
+    def __post_init__(self) -> None:
+        _require(self.block >= 1, f"stream.block={self.block} must be at least 1")
+        _require(self.solver in ("renoise", "euler"), f"stream.solver={self.solver!r} is not one of renoise, euler")
+        _require(
+            bool(self.timesteps)
+            and all(0 < t <= 1000 for t in self.timesteps)
+            and list(self.timesteps) == sorted(self.timesteps, reverse=True),
+            f"stream.timesteps={self.timesteps} must fall within (0, 1000] from high to low",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PrecisionConfig:
+    """Two knobs: the dtype of matrix products and that of the stored keys and values."""
+
+    compute: Literal["float32", "bfloat16"] = "bfloat16"
+    cache: Literal["float32", "bfloat16"] = "bfloat16"
+
+    def __post_init__(self) -> None:
+        for field in ("compute", "cache"):
+            value = getattr(self, field)
+            _require(
+                value in ("float32", "bfloat16"), f"precision.{field}={value!r} is not one of float32, bfloat16"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RelicConfig:
+    """One model, whole: what it looks like and how it is run."""
+
+    name: str = "relic-14b"
+    video: VideoConfig = VideoConfig()
+    dit: DiTConfig = DiTConfig()
+    vae: VAEConfig = VAEConfig()
+    text: TextConfig = TextConfig()
+    memory: MemoryConfig = MemoryConfig()
+    stream: StreamConfig = StreamConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+
+    def __post_init__(self) -> None:
+        side = self.vae.spatial_stride * self.dit.patch
+        _require(
+            self.video.height % side == 0 and self.video.width % side == 0,
+            f"video.height={self.video.height} and video.width={self.video.width} must be multiples of {side} "
+            "(VAE stride x DiT patch)",
+        )
+        _require(
+            self.dit.latent_channels == self.vae.latent_channels,
+            f"dit.latent_channels={self.dit.latent_channels} differs from "
+            f"vae.latent_channels={self.vae.latent_channels}",
+        )
+        _require(
+            self.dit.text_dim == self.text.dim and self.dit.text_len == self.text.length,
+            f"dit.text_dim, dit.text_len = {self.dit.text_dim}, {self.dit.text_len} differ from text.dim, "
+            f"text.length = {self.text.dim}, {self.text.length}",
+        )
+        block, window = self.stream.block, self.memory.window
+        _require(
+            window % block == 0 and window >= 2 * block,
+            f"memory.window={window} must be a multiple of stream.block={block} and at least twice it",
+        )
+        _require(
+            self.memory.horizon % block == 0,
+            f"memory.horizon={self.memory.horizon} must be a multiple of stream.block={block}",
+        )
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of a latent frame."""
+        return self.video.height // self.vae.spatial_stride, self.video.width // self.vae.spatial_stride
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens in a latent frame."""
+        h, w = self.latent_size
+        return h // self.dit.patch, w // self.dit.patch
+
+    @property
+    def tokens_per_latent(self) -> int:
+        rows, columns = self.token_grid
+        return rows * columns
+
+    @classmethod
+    def wan_14b(cls) -> RelicConfig:
+        return cls(dit=DiTConfig(yarn_scale=80 / 21))
+
+    @classmethod
+    def wan_1_3b(cls) -> RelicConfig:
+        return cls(
+            name="relic-1.3b", dit=dataclasses.replace(DiTConfig.wan_1_3b(), yarn_scale=80 / 21)
+        )
+
+    @classmethod
+    def tiny(cls) -> RelicConfig:
+        return cls(
+            name="relic-tiny",
+            video=VideoConfig.tiny(),
+            dit=DiTConfig.tiny(),
+            vae=VAEConfig.tiny(),
+            text=TextConfig.tiny(),
+            precision=PrecisionConfig(compute="float32", cache="float32"),
+        )
+
+
+def frames_of(latents: int, temporal_stride: int = 4) -> int:
+    """Video frames of so many latent frames: the first alone, then groups (SPEC 0)."""
+    return temporal_stride * (latents - 1) + 1
+
+
+def latents_of(frames: int, temporal_stride: int = 4) -> int:
+    """Latent frames that hold at least so many video frames."""
+    return -(-(frames - 1) // temporal_stride) + 1
+
+
+def to_config_dict(config: Any) -> ml_collections.ConfigDict:
+    """A dataclass as a ConfigDict whose fields absl's `--config.a.b=` can override (tuples stay tuples)."""
+    return ml_collections.ConfigDict(dataclasses.asdict(config), convert_dict=True)
+
+
+def from_config_dict(cls: type[T], values: Any, path: str = "config") -> T:
+    """The dataclass `cls` from a ConfigDict or nested dict.
+
+    Raises:
+      ConfigError: names the first field that does not exist, is missing a type's shape or has another type.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}
+    kwargs = {}
+    for key, value in dict(values).items():
+        _require(key in fields, f"{path}.{key} does not exist; {path} has {', '.join(sorted(fields))}")
+        kwargs[key] = _coerce(hints[key], value, f"{path}.{key}")
+    return cls(**kwargs)
+
+
+def _coerce(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_config_dict(hint, value, path)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _coerce(next(a for a in arguments if a is not type(None)), value, path)
+    if origin is Literal:
+        return value  # the dataclass's own check names the valid values
+    if origin is tuple:
+        _require(isinstance(value, tuple | list), f"{path}={value!r} must be a sequence")
+        return tuple(_coerce(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(
+        isinstance(value, hint) and not (hint is int and isinstance(value, bool)),
+        f"{path}={value!r} must be of type {hint.__name__}",
+    )
+    return value

@@ -1,0 +1,165 @@
+"""Grain loaders: endless, shuffled by seed, deterministic, with a state that a checkpoint can hold.
+
+Every epoch has an order of its own; a batch never depends on how it was read, and `set_state` goes on exactly where
+`get_state` was called.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+
+from relic_jax.config import frames_of
+from relic_jax.data.clip import Clip, from_record
+from relic_jax.errors import InputError
+
+FIELDS = ("video", "rotations", "positions", "actions", "unit")
+LATENT_FIELDS = ("latents", "rotations", "positions", "actions", "unit", "text")
+_READ_AHEAD = 2  # batches
+
+
+class Records:
+    """The decoded records of one split of a data set written by `shards`, by index.
+
+    Raises:
+      InputError: there is no data set at `directory`, it has several splits and none is named, or lacks the fields
+        `expected`.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], split: str | None, expected: Sequence[str]):
+        self._path = pathlib.Path(directory)
+        try:
+            builder = tfds.builder_from_directory(self._path)
+        except Exception as error:  # TFDS has an error of its own for each of the files that may be missing
+            raise InputError(
+                f"{directory}: expected a data set made by launch.prepare_data (dataset_info.json, features.json), "
+                "none is there"
+            ) from error
+        names = list(builder.info.splits)
+        if split is None and len(names) == 1:
+            split = names[0]
+        if split not in names:
+            raise InputError(f"{directory}: expected one of the splits {', '.join(names)}, got {split}")
+        missing = [name for name in expected if name not in builder.info.features]
+        if missing:
+            raise InputError(
+                f"{self._path / 'features.json'}: expected records with the fields {', '.join(expected)}; "
+                f"{', '.join(missing)} did not come"
+            )
+        self.split = split
+        self._source = builder.as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._source[int(index)]
+
+    def where(self, index: int) -> str:
+        """What to call a record in an error."""
+        return f"{self._path}, record {index}"
+
+
+class Clips:
+    """The clips of a data set, by index, checked and in OpenCV's convention.
+
+    Raises:
+      InputError: see `Records`, and `clip.from_record` for a record.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], split: str | None = None):
+        self._records = Records(directory, split, ("convention", "video"))
+        self.split = self._records.split
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Clip:
+        return from_record(self._records[index], self._records.where(index))
+
+    def caption(self, index: int) -> str:
+        """The caption alone."""
+        return self._records[index]["caption"].decode()
+
+
+def batches(
+    directory: str | os.PathLike[str],
+    *,
+    batch: int,
+    seed: int,
+    frames: int,
+    fields: Sequence[str] = FIELDS,
+    split: str | None = None,
+    workers: int = 0,
+) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+    """Random windows of clips.
+
+    Args:
+      batch: windows a batch. frames: of a window; its poses start at its own first frame, whose action is static.
+      fields: which of `clip.Clip`'s come, with a leading batch axis.
+      workers: processes that read, in a program run by absl; 0 reads in threads of this one.
+
+    Returns:
+      An endless iterator with `get_state()` (JSON types) and `set_state(state)`.
+
+    Raises:
+      InputError: no such data set, or a clip is shorter than `frames` (names it).
+    """
+    clips = Clips(directory, split)
+
+    def window(clip: Clip, rng: np.random.Generator) -> dict[str, Any]:
+        if clip.frames < frames:
+            raise InputError(f"{directory}: expected clips of at least {frames} frames, got one of {clip.frames}")
+        record = clip.window(int(rng.integers(clip.frames - frames, endpoint=True)), frames).record()
+        return {name: np.float32(record[name]) if name in ("unit", "fps") else record[name] for name in fields}
+
+    return _endless(clips, window, batch, seed, workers)
+
+
+def latent_batches(
+    directory: str | os.PathLike[str],
+    *,
+    batch: int,
+    seed: int,
+    latents: int,
+    split: str | None = None,
+    workers: int = 0,
+) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+    """The first `latents` of encoded clips (`data.latents`), with LATENT_FIELDS as float32.
+
+    Only a clip's start has a latent of one frame, so a window begins there; poses and actions are those of its
+    4 (latents - 1) + 1 frames. Otherwise as `batches`.
+
+    Raises:
+      InputError: no such data set, or a clip is shorter than `latents`.
+    """
+    records = Records(directory, split, LATENT_FIELDS)
+    frames = frames_of(latents)
+
+    def window(record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        del rng
+        if len(record["latents"]) < latents:
+            raise InputError(f"{directory}: expected clips of {latents} latents, got one of {len(record['latents'])}")
+        parts = {"latents": latents, "rotations": frames, "positions": frames, "actions": frames}
+        return {
+            name: np.asarray(record[name][: parts[name]] if name in parts else record[name], np.float32)
+            for name in LATENT_FIELDS
+        }
+
+    return _endless(records, window, batch, seed, workers)
+
+
+def _endless(
+    source: Any, transform: Callable[[Any, np.random.Generator], dict[str, Any]], batch: int, seed: int, workers: int
+) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
+    # Threads read whole clips while a step computes; more than two only contend for Python's lock.
+    reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_READ_AHEAD * batch)
+    data = data.to_iter_dataset(reading).batch(batch, drop_remainder=True)
+    if workers:
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(data)

@@ -1,0 +1,1 @@
+"""Flow matching: paths between data and noise, and how to walk them."""

@@ -1,0 +1,1 @@
+"""Measures of generated video: picture quality, camera trajectory, revisits."""

@@ -1,0 +1,146 @@
+"""Does the model follow actions? Held-out scenes of the procedural world, against the renderer's truth.
+
+For each scene one video is made with the true clip's actions and one with every action mirrored, from the
+same picture and the same noise; both again with the camera poses withheld. A model that follows its
+actions is nearer to the truth with the right ones. A model that never moves would not be, and clips that
+hardly move are left out: there, nothing can be told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
+
+from relic_jax.camera import actions as camera_actions
+from relic_jax.camera import poses as camera_poses
+from relic_jax.config import RelicConfig, frames_of, latents_of
+from relic_jax.data import builder
+from relic_jax.evaluate.quality import psnr
+from relic_jax.models import text, vae
+from relic_jax.models.bundle import Bundle
+from relic_jax.models.layers import cast_kernels
+from relic_jax.models.module import Params
+from relic_jax.stream import rollout
+
+MEASURED = slice(1, 33)  # the two seconds after the picture
+LATER = slice(16, 33)
+MOVES_BELOW_DB = 25.0  # a clip really moves when repeating its first frame stays below this
+VARIANTS = ("right", "mirrored", "right_no_pose", "mirrored_no_pose")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenes:
+    """Held-out clips."""
+
+    video: UInt8[np.ndarray, "N T H W 3"]
+    actions: Float[np.ndarray, "N T 13"]
+    captions: list[str]
+
+
+def scenes(cfg: RelicConfig, count: int, seed: int) -> Iterator[tuple[int, Scenes]]:
+    """One clip at a time, of the scenes `seed`, `seed` + 1, ...; as long as whole blocks need."""
+    block = cfg.stream.block
+    latents = -(-latents_of(MEASURED.stop) // block) * block
+    for i in range(count):
+        clip = builder.world_clip(seed + i, frames_of(latents), cfg.video.height, cfg.video.width)
+        yield i, Scenes(clip.video[None], clip.actions[None], [clip.caption])
+
+
+def join(parts: list[Scenes]) -> Scenes:
+    """All in one."""
+    return Scenes(
+        np.concatenate([p.video for p in parts]),
+        np.concatenate([p.actions for p in parts]),
+        [caption for p in parts for caption in p.captions],
+    )
+
+
+def videos(model: Bundle, of: Scenes, seed: int) -> dict[str, UInt8[np.ndarray, "N T H W 3"]]:
+    """What the model makes of the scenes, by `VARIANTS`, and under `vae` the truth encoded and decoded."""
+    cfg = model.config
+    params = model.params | {"dit": cast_kernels(model.params["dit"], cfg.precision.compute)}
+    words = text.embed(model.params["text"], cfg.text, model.tokenizer, of.captions)
+    truth = jnp.asarray(of.video, jnp.float32) / 127.5 - 1
+    latents = jnp.concatenate([_encode(params["vae"], cfg, clip[None]) for clip in truth])
+    out = {"vae": np.concatenate([_pixels(params["vae"], cfg, x[None]) for x in latents])}
+    actions = {"right": jnp.asarray(of.actions), "mirrored": jnp.asarray(camera_actions.mirrored(of.actions))}
+    for name in VARIANTS:
+        weight = jnp.full((len(of.captions),), 0.0 if name.endswith("no_pose") else 1.0)
+        made = _generate(
+            params["dit"], cfg, latents[:, 0], words, actions[name.removesuffix("_no_pose")], jax.random.key(seed), weight
+        )
+        out[name] = np.concatenate([_pixels(params["vae"], cfg, x[None]) for x in made])
+    return out
+
+
+def scores(truth: UInt8[np.ndarray, "N T H W 3"], made: dict[str, UInt8[np.ndarray, "N T H W 3"]]) -> dict[str, np.ndarray]:
+    """Numbers of each scene [N]: `<variant>_db`, `<variant>_later_db`, `still_db`, `still_later_db`, `vae_db`."""
+    still = np.broadcast_to(truth[:, :1], truth.shape)
+    result = {}
+    for name, video in {"still": still, **made}.items():
+        frames = np.asarray(psnr(video, truth))
+        result[f"{name}_db"] = frames[:, MEASURED].mean(1)
+        result[f"{name}_later_db"] = frames[:, LATER].mean(1)
+    return result
+
+
+def moving(by_scene: dict[str, np.ndarray]) -> Bool[np.ndarray, " N"]:
+    """The scenes that really move."""
+    return by_scene["still_db"] < MOVES_BELOW_DB
+
+
+def summary(by_scene: dict[str, np.ndarray]) -> dict[str, float | int]:
+    """The figures of the clips that really move; `vae_psnr_db` of all. Fractions are of `clips`."""
+    moves = moving(by_scene)
+    of = {name: values[moves] for name, values in by_scene.items()}
+
+    def closer(suffix: str) -> float:
+        return float((of[f"right{suffix}_db"] > of[f"mirrored{suffix}_db"]).mean())
+
+    return {
+        "right_closer_fraction": closer(""),
+        "right_closer_fraction_no_pose": closer("_no_pose"),
+        "psnr_db": float(of["right_db"].mean()),
+        "psnr_mirrored_db": float(of["mirrored_db"].mean()),
+        "psnr_no_pose_db": float(of["right_no_pose_db"].mean()),
+        "psnr_still_db": float(of["still_db"].mean()),
+        "psnr_gain_over_still_db": float((of["right_later_db"] - of["still_later_db"]).mean()),
+        "vae_psnr_db": float(by_scene["vae_db"].mean()),
+        "clips": int(moves.sum()),
+        "scenes": len(moves),
+    }
+
+
+@partial(jax.jit, static_argnames="cfg")
+def _generate(
+    params: Params,
+    cfg: RelicConfig,
+    image: Float[Array, "B H W C"],
+    words: Float[Array, "B M Dt"],
+    actions: Float[Array, "B T 13"],
+    key: PRNGKeyArray,
+    pose_weight: Float[Array, "B"],
+) -> Float[Array, "B L H W C"]:
+    """Latents of whole clips, streamed as a session does."""
+    state = rollout.start(params, cfg, image, words, key, pose_weight)
+    padded = camera_poses.pad_first(actions)
+    blocks = padded.reshape(padded.shape[0], -1, cfg.stream.block * rollout.FRAMES_PER_LATENT, 13)
+    latents = jax.lax.scan(lambda s, a: rollout.step(params, cfg, s, a), state, jnp.moveaxis(blocks, 1, 0))[1]
+    return jnp.moveaxis(latents, 0, 1).reshape(image.shape[0], -1, *image.shape[1:])
+
+
+@partial(jax.jit, static_argnames="cfg")
+def _encode(params: Params, cfg: RelicConfig, frames: Float[Array, "B T H W 3"]) -> Float[Array, "B L h w C"]:
+    return vae.encode_video(params, cfg.vae, frames)
+
+
+@partial(jax.jit, static_argnames="cfg")
+def _pixels(params: Params, cfg: RelicConfig, latents: Float[Array, "B L h w C"]) -> UInt8[Array, "B T H W 3"]:
+    frames = vae.decode_video(params, cfg.vae, latents)
+    return jnp.round((frames + 1) * 127.5).astype(jnp.uint8)

@@ -1,0 +1,1 @@
+"""Long-horizon memory: which tokens of the past are kept, at which resolution, and where."""

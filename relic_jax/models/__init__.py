@@ -1,0 +1,1 @@
+"""The networks: Wan's transformer and VAE, the umT5 encoder, and how parameters reach them."""

@@ -1,0 +1,208 @@
+"""Wan 2.1's diffusion transformer with RELIC's conditioning (SPEC 1 and 2).
+
+The transformer works on tokens, not on videos: what a token is (a full-resolution patch, or a patch of a
+pooled latent), where it stands and what it may attend to is the caller's, who passes two functions:
+
+  spread(x [B, L, ...]) -> [B, N, ...]   copies what belongs to a latent frame to that frame's tokens
+  attend(q, k, v, cache) -> (out, kept)  rotates and attends; `kept` is stacked over the layers and returned
+
+The bidirectional teacher, the streaming student and the packed training pass differ in these two alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from relic_jax.config import DiTConfig
+from relic_jax.models import rope
+from relic_jax.models.conditioning import Conditioner, Door
+from relic_jax.models.layers import MLP, LayerNorm, Linear, RMSNorm, layer_norm, sinusoidal
+from relic_jax.models.module import param, stack
+from relic_jax.ops.attention import attention
+
+Heads = Float[Array, "B N K d"]  # d: the width of a head
+Spread = Callable[[Array], Array]
+Attend = Callable[[Heads, Heads, Heads, Any], tuple[Heads, Any]]
+
+
+class QKV(nnx.Module):
+    """Projections of an attention layer; QK-norm over the whole width, before the head split."""
+
+    def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
+        self.q, self.k, self.v = (
+            Linear(cfg.dim, cfg.dim, axes=("embed", "heads"), rngs=rngs) for _ in range(3)
+        )
+        self.o = Linear(cfg.dim, cfg.dim, axes=("heads", "embed"), rngs=rngs)
+        self.norm_q = RMSNorm(cfg.dim, cfg.eps, rngs=rngs)
+        self.norm_k = RMSNorm(cfg.dim, cfg.eps, rngs=rngs)
+        self.heads = cfg.heads
+
+    def project(
+        self, x: Float[Array, "B N D"], context: Float[Array, "B M D"], bias: Float[Array, "B N D"] | None = None
+    ) -> tuple[Heads, Float[Array, "B M K d"], Float[Array, "B M K d"]]:
+        """Normed queries of x, normed keys and plain values of the context; `bias` joins Q and K, never V."""
+        q, k, v = self.q(x), self.k(context), self.v(context)
+        if bias is not None:
+            q, k = q + bias, k + bias
+        dtype = self.q.kernel[...].dtype  # matrix products, attention's too, run in the kernels' dtype
+        parts = (self.norm_q(q), self.norm_k(k), v)
+        return tuple(rearrange(y.astype(dtype), "b n (k d) -> b n k d", k=self.heads) for y in parts)
+
+    def output(self, x: Heads, dtype: DTypeLike) -> Float[Array, "B N D"]:
+        return self.o(rearrange(x, "b n k d -> b n (k d)").astype(dtype))
+
+
+class Block(nnx.Module):
+    """Self-attention, cross-attention and feed-forward, modulated by a timestep per latent frame."""
+
+    def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
+        self.modulation = param(rngs, (6, cfg.dim), (None, "embed"), nnx.initializers.normal(cfg.dim**-0.5))
+        self.self_attention = QKV(cfg, rngs=rngs)
+        self.norm = LayerNorm(cfg.dim, cfg.eps, rngs=rngs)
+        self.cross_attention = QKV(cfg, rngs=rngs)
+        self.ffn = MLP(cfg.dim, cfg.ffn_dim, cfg.dim, activation="gelu", rngs=rngs)
+        self.action = Door(cfg, rngs=rngs)
+        self.pose = Door(cfg, rngs=rngs)
+        self.eps = cfg.eps
+
+    def __call__(
+        self,
+        x: Float[Array, "B N D"],
+        modulation: Float[Array, "B L 6 D"],
+        text: Float[Array, "B M D"],
+        action: Float[Array, "B L E"],
+        pose: Float[Array, "B L E"],
+        spread: Spread,
+        attend: Attend,
+        cache: Any,
+    ) -> tuple[Float[Array, "B N D"], Any]:
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            spread(m) for m in jnp.moveaxis(modulation + self.modulation[...], 2, 0)
+        )
+        h = layer_norm(x, self.eps) * (1 + scale1) + shift1
+        attended, kept = attend(*self.self_attention.project(h, h, spread(self.pose(pose))), cache)
+        x = x + gate1 * self.self_attention.output(attended, x.dtype)
+        x = x + spread(self.action(action))
+        q, k, v = self.cross_attention.project(self.norm(x), text)
+        x = x + self.cross_attention.output(attention(q, k, v)[0], x.dtype)
+        h = layer_norm(x, self.eps) * (1 + scale2) + shift2
+        return x + gate2 * self.ffn(h), kept
+
+
+class DiT(nnx.Module):
+    """The whole transformer; blocks stacked on a leading axis and run by `jax.lax.scan`."""
+
+    def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
+        patch = cfg.patch**2 * cfg.latent_channels
+        self.patch_embedding = Linear(patch, cfg.dim, axes=(None, "embed"), rngs=rngs)
+        self.text_embedding = MLP(cfg.text_dim, cfg.dim, cfg.dim, activation="gelu", rngs=rngs)
+        self.time_embedding = MLP(cfg.freq_dim, cfg.dim, cfg.dim, activation="silu", rngs=rngs)
+        self.time_projection = Linear(cfg.dim, 6 * cfg.dim, axes=("embed", None), rngs=rngs)
+        self.conditioner = Conditioner(cfg, rngs=rngs)
+        self.blocks = stack(lambda r: Block(cfg, rngs=r), cfg.layers, rngs)
+        self.head_modulation = param(rngs, (2, cfg.dim), (None, "embed"), nnx.initializers.normal(cfg.dim**-0.5))
+        self.head = Linear(cfg.dim, patch, axes=("embed", None), rngs=rngs)
+        self.cfg = cfg
+
+    def embed_text(self, text: Float[Array, "B M Dt"]) -> Float[Array, "B M D"]:
+        """Text encoder states, zero-padded to `text_len`, to the width of cross-attention."""
+        return self.text_embedding(text)
+
+    def __call__(
+        self,
+        patches: Float[Array, "B N P"],
+        t: Float[Array, "B L"],
+        text: Float[Array, "B M D"],
+        action: Float[Array, "B L E"],
+        pose: Float[Array, "B L E"],
+        *,
+        spread: Spread,
+        attend: Attend,
+        cache: Any = None,
+        checkpoint: bool = False,
+    ) -> tuple[Float[Array, "B N P"], Any]:
+        """Velocity of every token, and what `attend` kept, stacked over layers.
+
+        Args:
+          patches: noisy tokens, from `patchify`.
+          t: timestep of each latent frame, 0 (clean) to 1000 (noise).
+          text: from `embed_text`.
+          action, pose: from `conditioner`.
+          spread, attend: see the module's docstring.
+          cache: a pytree with a leading axis of layers, handed to `attend` layer by layer.
+          checkpoint: recompute each block's activations in the backward pass.
+        """
+        x = self.patch_embedding(patches)
+        time = self.time_embedding(sinusoidal(t, self.cfg.freq_dim))
+        modulation = rearrange(self.time_projection(jax.nn.silu(time)), "b l (m d) -> b l m d", m=6)
+
+        def layer(x: Array, inputs: tuple[Block, Any]) -> tuple[Array, Any]:
+            block, cached = inputs
+            return block(x, modulation, text, action, pose, spread, attend, cached)
+
+        x, kept = jax.lax.scan(jax.checkpoint(layer) if checkpoint else layer, x, (self.blocks, cache))
+        shift, scale = (spread(m) for m in jnp.moveaxis(time[:, :, None] + self.head_modulation[...], 2, 0))
+        return self.head(layer_norm(x, self.cfg.eps) * (1 + scale) + shift), kept
+
+    def video(
+        self,
+        latents: Float[Array, "B L H W C"],
+        t: Float[Array, "B L"],
+        text: Float[Array, "B M D"],
+        actions: Float[Array, "B L 52"],
+        poses: Float[Array, "B L 48"],
+        pose_weight: Float[Array, "B"] | None = None,
+        *,
+        checkpoint: bool = False,
+    ) -> Float[Array, "B L H W C"]:
+        """Velocity of a whole sequence, every token attending to every other (the teacher)."""
+        length, rows, columns = latents.shape[1], latents.shape[2] // self.cfg.patch, latents.shape[3] // self.cfg.patch
+        angles = grid_angles(self.cfg, jnp.arange(length), rows, columns)
+
+        def attend(q: Heads, k: Heads, v: Heads, _: None) -> tuple[Heads, None]:
+            return attention(rope.rotate(q, angles), rope.rotate(k, angles), v)[0], None
+
+        action, pose = self.conditioner(actions, poses, pose_weight)
+        velocity, _ = self(
+            patchify(latents, self.cfg.patch),
+            t,
+            self.embed_text(text),
+            action,
+            pose,
+            spread=lambda x: jnp.repeat(x, rows * columns, axis=1),
+            attend=attend,
+            checkpoint=checkpoint,
+        )
+        return unpatchify(velocity, self.cfg.patch, length, rows, columns)
+
+
+def patchify(latents: Float[Array, "B L H W C"], patch: int) -> Float[Array, "B N P"]:
+    """Tokens in the order latent, row, column; a token's numbers in the order row, column, channel."""
+    return rearrange(latents, "b l (h p) (w q) c -> b (l h w) (p q c)", p=patch, q=patch)
+
+
+def unpatchify(
+    tokens: Float[Array, "B N P"], patch: int, length: int, rows: int, columns: int
+) -> Float[Array, "B L H W C"]:
+    """The inverse of `patchify`."""
+    return rearrange(
+        tokens, "b (l h w) (p q c) -> b l (h p) (w q) c", l=length, h=rows, w=columns, p=patch, q=patch
+    )
+
+
+def grid_angles(cfg: DiTConfig, positions: Array, rows: int, columns: int) -> rope.Angles:
+    """RoPE angles of full-resolution tokens of the latents at `positions` [*batch, L] -> [*batch, L rows columns, F]."""
+    row, column = np.indices((rows, columns)).reshape(2, -1)
+    temporal, spatial = rope.temporal_angles(cfg, positions), rope.spatial_angles(cfg, row, column)
+    return rope.join(
+        tuple(jnp.repeat(a, rows * columns, axis=-2) for a in temporal),
+        tuple(jnp.tile(a, (positions.shape[-1], 1)) for a in spatial),
+    )

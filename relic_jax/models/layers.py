@@ -1,0 +1,101 @@
+"""Layers that the transformer is made of.
+
+Activations stay in the dtype they come in (float32 here); a matrix product runs in the dtype of its
+kernel. Casting the kernels (`cast_kernels`) is therefore the one knob for compute precision, and the
+same call makes a serving copy of the weights half as large.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from relic_jax.models.module import Params, param
+
+
+class Linear(nnx.Module):
+    """y = x W + b, the product in the kernel's dtype with float32 accumulation."""
+
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        *,
+        axes: tuple[str | None, str | None] = ("embed", "mlp"),
+        kernel_init: jax.nn.initializers.Initializer = nnx.initializers.xavier_uniform(),
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = param(rngs, (features_in, features_out), axes, kernel_init)
+        self.bias = param(rngs, (features_out,), (axes[1],), nnx.initializers.zeros)
+
+    def __call__(self, x: Float[Array, "*batch D_in"]) -> Float[Array, "*batch D_out"]:
+        kernel = self.kernel[...]
+        y = jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
+        return (y + self.bias[...]).astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm over the last axis, in float32."""
+
+    def __init__(self, features: int, eps: float, *, rngs: nnx.Rngs):
+        self.scale = param(rngs, (features,), ("heads",), nnx.initializers.ones)
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * self.scale[...]).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm with affine parameters, in float32."""
+
+    def __init__(self, features: int, eps: float, *, rngs: nnx.Rngs):
+        self.scale = param(rngs, (features,), ("embed",), nnx.initializers.ones)
+        self.bias = param(rngs, (features,), ("embed",), nnx.initializers.zeros)
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        return (layer_norm(x, self.eps) * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def layer_norm(x: Float[Array, "*batch D"], eps: float) -> Float[Array, "*batch D"]:
+    """Layer norm without affine parameters, in float32."""
+    y = x.astype(jnp.float32)
+    y = y - y.mean(-1, keepdims=True)
+    return (y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)).astype(x.dtype)
+
+
+class MLP(nnx.Module):
+    """Linear, an activation, Linear."""
+
+    def __init__(
+        self, features_in: int, hidden: int, features_out: int, *, activation: str, rngs: nnx.Rngs
+    ):
+        self.fc1 = Linear(features_in, hidden, axes=("embed", "mlp"), rngs=rngs)
+        self.fc2 = Linear(hidden, features_out, axes=("mlp", "embed"), rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "*batch D_in"]) -> Float[Array, "*batch D_out"]:
+        x = self.fc1(x)
+        x = jax.nn.silu(x) if self.activation == "silu" else jax.nn.gelu(x, approximate=True)
+        return self.fc2(x)
+
+
+def cast_kernels(params: Params, dtype: DTypeLike) -> Params:
+    """The parameters with every matrix (leaf `kernel`) in `dtype`; norms, biases and modulation stay float32."""
+
+    def cast(path: tuple, leaf: Array) -> Array:
+        return leaf.astype(dtype) if path[-1].key == "kernel" else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, params)
+
+
+def sinusoidal(t: Float[Array, "*batch"], width: int) -> Float[Array, "*batch {width}"]:
+    """Wan's timestep features: cosines, then sines, of t over geometric periods up to 1e4."""
+    half = width // 2
+    frequency = jnp.exp(-jnp.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / half)
+    angle = t.astype(jnp.float32)[..., None] * frequency
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)

@@ -1,0 +1,48 @@
+"""Text before the encoder: cleaned as Wan does, and a caption's way to features."""
+
+from __future__ import annotations
+
+import html
+
+import ftfy
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from relic_jax.config import TextConfig
+from relic_jax.errors import InputError
+from relic_jax.models import umt5
+from relic_jax.models.module import Params
+from relic_jax.models.tokenizer import Tokenizer
+
+UNCONDITIONAL = ""  # the caption of guidance's unconditional branch; encodes to the end token alone
+
+
+def normalize(text: str) -> str:
+    """Repaired encoding (ftfy), HTML entities resolved twice, runs of white space to one blank; may be empty.
+
+    Source: Wan 2.1 `wan/modules/tokenizers.py`, clean="whitespace".
+    """
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+
+
+def clean(prompt: str) -> str:
+    """A person's prompt, normalized.
+
+    Raises:
+      InputError: nothing is left of it.
+    """
+    text = normalize(prompt)
+    if not text:
+        raise InputError(f"the prompt is empty ({prompt!r}); expected a sentence that describes the scene")
+    return text
+
+
+def embed(params: Params, cfg: TextConfig, tokenizer: Tokenizer, captions: list[str]) -> Float[Array, "B N D"]:
+    """Features of captions, zero beyond each one's end; N is `cfg.length`.
+
+    Args:
+      params: of `umt5.UMT5`.
+      captions: normalized here; `UNCONDITIONAL` is allowed (`clean` is for what a person typed).
+    """
+    ids, mask = tokenizer([normalize(caption) for caption in captions], cfg.length)
+    return umt5.encode(params, cfg, jnp.asarray(ids), jnp.asarray(mask))

@@ -1,0 +1,1 @@
+"""Accelerator kernels behind one contract each."""

@@ -1,0 +1,1 @@
+"""Training: one linear loop (`loop`), one stage a file, and what they share."""

@@ -1,0 +1,52 @@
+"""What the latent-space stages share: conditions of a batch of encoded clips, and pictures of what a model makes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from relic_jax.camera import actions as camera_actions
+from relic_jax.camera import poses as camera_poses
+from relic_jax.config import RelicConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """All that a model is told about a batch of clips besides its latents."""
+
+    text: Float[Array, "B M Dt"]
+    actions: Float[Array, "B L 52"]
+    poses: Float[Array, "B L 48"]
+    pose_weight: Float[Array, "B"]
+
+
+def conditions(batch: Mapping[str, Array], cfg: RelicConfig) -> Conditions:
+    """Features of a batch with text, actions [B, T, 13], rotations, positions and `unit` [B].
+
+    Positions are rescaled from the clip's own unit (its mean step, by which its actions were divided) to the
+    stream's: the poses are then those that integrating the actions gives, as a session does.
+    """
+    scale = cfg.stream.translation_unit / batch["unit"]
+    positions = batch["positions"] * scale[:, None, None]
+    return Conditions(
+        text=batch["text"].astype(jnp.float32),
+        actions=camera_actions.action_features(batch["actions"]),
+        poses=camera_poses.pose_features(batch["rotations"], positions),
+        pose_weight=jnp.ones((positions.shape[0],), jnp.float32),
+    )
+
+
+def drop(given: Conditions, key: PRNGKeyArray, text: float, pose: float) -> Conditions:
+    """Withholds the text (zeros, as padding is) and the poses of some samples, independently."""
+    keys = jax.random.split(key)
+    batch = given.text.shape[:1]
+    keep_text = jax.random.bernoulli(keys[0], 1 - text, batch)
+    keep_pose = jax.random.bernoulli(keys[1], 1 - pose, batch)
+    return dataclasses.replace(
+        given, text=given.text * keep_text[:, None, None], pose_weight=keep_pose.astype(jnp.float32)
+    )

@@ -1,0 +1,76 @@
+"""What the loop needs from the host: batches made ahead in a thread, and signals that wait for a step's end."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import queue
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+
+from relic_jax.train.stage import Batches
+
+
+class Prefetch:
+    """Makes the next `depth` batches in a thread. `get_state` is that of the last batch handed out.
+
+    A context manager: leaving it ends the thread.
+    """
+
+    def __init__(self, batches: Batches, depth: int = 2) -> None:
+        self._state = copy.deepcopy(batches.get_state())
+        self._queue: queue.Queue[tuple[Any, Any]] = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(batches,), daemon=True)
+
+    def __enter__(self) -> Prefetch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch, state = self._queue.get()
+        if isinstance(batch, Exception):
+            raise batch
+        self._state = state
+        return batch
+
+    def get_state(self) -> Any:
+        return self._state
+
+    def _fill(self, batches: Batches) -> None:
+        while not self._closed.is_set():
+            try:
+                item = (next(batches), copy.deepcopy(batches.get_state()))
+            except Exception as error:  # raised where the batch is wanted
+                item = (error, None)
+            while not self._closed.is_set():
+                with contextlib.suppress(queue.Full):
+                    self._queue.put(item, timeout=0.1)
+                    break
+            if isinstance(item[0], Exception):
+                return
+
+
+class Interruption:
+    """While it is entered, SIGTERM and SIGINT only set `signal`; a second one acts as it always does."""
+
+    signal: int = 0
+
+    def __enter__(self) -> Interruption:
+        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.signal = number
+        self.__exit__()

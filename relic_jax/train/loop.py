@@ -1,0 +1,224 @@
+"""The training loop: read it top to bottom.
+
+Every random number of a run follows from (seed, step), and a checkpoint holds the data iterator's state,
+so a run that was killed and resumed equals, bit for bit, one that was not (on one device kind).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from relic_jax.models.module import Params
+from relic_jax.train import checkpoint, metrics
+from relic_jax.train import optimizer as optimizers
+from relic_jax.train.host import Interruption, Prefetch
+from relic_jax.train.stage import Stage, TrainConfig
+
+Scalars = dict[str, Float[Array, ""]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that a step changes. `params` and `ema` are float32; `step` counts the steps done."""
+
+    params: Params
+    ema: Params
+    opt_state: Any
+    step: Int[Array, ""]
+
+    def trees(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"params": self.params, "ema": self.ema, "opt_state": self.opt_state}
+
+
+def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | float]:
+    """Trains `stage` in `workdir`, from its newest checkpoint if it has one.
+
+    SIGTERM or SIGINT saves a checkpoint and returns after the step in progress.
+
+    Args:
+      cfg: the run; refused if the workdir holds checkpoints of another one.
+      stage: what is trained.
+      workdir: an existing folder: config.json, checkpoints/, metrics.jsonl, tensorboard/, samples/.
+
+    Returns:
+      `steps` done, `loss` (mean of the last `log_every` steps), `steps_per_s` of this process (samples and
+      checkpoints included, compilation not), `compile_s`, `wall_s`, `peak_rss_bytes`, and `signal` (0 when
+      the run is complete, otherwise what stopped it).
+
+    Raises:
+      ConfigError: the workdir holds a run with another configuration.
+      InputError: `cfg.init_from` doesn't fit the stage.
+      FloatingPointError: the loss or its gradient is not finite; the batch is in the workdir.
+    """
+    begun = time.perf_counter()
+    init_key, step_key, sample_key = jax.random.split(jax.random.key(cfg.seed), 3)
+    optimizer = optimizers.make(cfg, stage.decay_mask(jax.eval_shape(stage.init, init_key)))
+    batches = stage.batches(cfg.seed)
+
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir, cfg, cfg.keep)))
+        if checkpoints.latest is None:
+            state = start(_first_params(cfg, stage, init_key), optimizer)
+        else:
+            state, position = _restore(checkpoints, stage, optimizer, init_key)
+            batches.set_state(position)
+        done = int(state.step)
+        writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, done)))
+        feed = stack.enter_context(Prefetch(batches))
+        interruption = stack.enter_context(Interruption())
+        bar = stack.enter_context(tqdm.tqdm(initial=done, total=cfg.steps, desc=cfg.stage, unit="step"))
+        train_step = make_step(stage, optimizer, cfg, step_key)
+        log = Log(workdir, writer, bar)
+        clock = Clock()
+
+        for step in range(done + 1, cfg.steps + 1):
+            batch = next(feed)
+            state, scalars = train_step(state, batch)  # returns before the device is done
+            log.note(step, batch, scalars)
+            clock.tick()
+            bar.update()
+            complete, stop = step == cfg.steps, bool(interruption.signal)
+            sampling = complete or step % cfg.sample_every == 0
+            saving = complete or stop or step % cfg.save_every == 0
+            if sampling or saving or step % cfg.log_every == 0:
+                log.write()
+            if sampling:
+                values = stage.evaluate(state.ema, sample_key)
+                writer.line(step, values)
+                writer.scalars(step, values)
+                writer.images(step, stage.sample(state.ema, sample_key))
+            if complete:
+                state = dataclasses.replace(state, params=stage.finish(state.params), ema=stage.finish(state.ema))
+            if saving:
+                writer.flush()
+                checkpoints.save(step, state.trees(), feed.get_state())
+            if stop:
+                break
+
+    done = int(state.step)
+    return {
+        "steps": done,
+        "loss": _last_loss(workdir, cfg.log_every),
+        "steps_per_s": clock.steps_per_s,
+        "compile_s": clock.compile_s,
+        "wall_s": time.perf_counter() - begun,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "signal": 0 if done == cfg.steps else interruption.signal,
+    }
+
+
+def start(params: Params, optimizer: optax.GradientTransformation) -> State:
+    """The state before the first step."""
+    copy = jax.tree.map(jnp.copy, params)  # the step donates its state: no buffer may appear in it twice
+    return State(params=params, ema=copy, opt_state=optimizer.init(params), step=jnp.zeros((), jnp.int32))
+
+
+def make_step(
+    stage: Stage, optimizer: optax.GradientTransformation, cfg: TrainConfig, key: PRNGKeyArray
+) -> Callable[[State, dict[str, Any]], tuple[State, Scalars]]:
+    """One update, jitted; the state it is given is donated. `key` is folded with the step's number."""
+
+    def step(state: State, batch: dict[str, Any]) -> tuple[State, Scalars]:
+        (loss, scalars), gradient = jax.value_and_grad(stage.loss, has_aux=True)(
+            state.params, batch, jax.random.fold_in(key, state.step)
+        )
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = optimizers.average(state.ema, params, state.step, cfg.ema)
+        scalars = {
+            "loss": loss,
+            **scalars,
+            "gradient_norm": optax.tree.norm(gradient),
+            "learning_rate": jnp.asarray(optimizers.schedule(cfg)(state.step), jnp.float32),
+        }
+        return State(params=params, ema=ema, opt_state=opt_state, step=state.step + 1), scalars
+
+    return jax.jit(step, donate_argnums=0)
+
+
+class Log:
+    """Keeps the scalars of recent steps on the device until they are written, and their batches."""
+
+    def __init__(self, workdir: Path, writer: metrics.Writer, bar: tqdm.tqdm) -> None:
+        self._workdir, self._writer, self._bar = workdir, writer, bar
+        self._pending: list[tuple[int, dict[str, np.ndarray], Scalars]] = []
+
+    def note(self, step: int, batch: dict[str, np.ndarray], scalars: Scalars) -> None:
+        self._pending.append((step, batch, scalars))
+
+    def write(self) -> None:
+        """Waits for the device, then writes a line a step and the mean of all to TensorBoard.
+
+        Raises:
+          FloatingPointError: a loss or gradient is not finite.
+        """
+        fetched = jax.device_get([scalars for _, _, scalars in self._pending])
+        rows = [{name: float(value) for name, value in row.items()} for row in fetched]
+        for (step, batch, _), row in zip(self._pending, rows, strict=True):
+            self._writer.line(step, row)
+            if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
+                self._writer.flush()
+                path = self._workdir / f"not_finite_{step:07d}.npz"
+                np.savez(path, **batch)
+                raise FloatingPointError(
+                    f"at step {step} the loss is {row['loss']} and its gradient's norm {row['gradient_norm']}; "
+                    f"the batch is in {path}, the last checkpoint is kept"
+                )
+        mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        self._writer.scalars(self._pending[-1][0], mean)
+        self._bar.set_postfix(loss=f"{mean['loss']:.4g}", refresh=False)
+        self._pending.clear()
+
+
+class Clock:
+    """Tells compilation, which the first step waits for, from the steps after it."""
+
+    def __init__(self) -> None:
+        self._begun, self._first, self._count = time.perf_counter(), 0.0, 0
+
+    def tick(self) -> None:
+        self._count += 1
+        if self._count == 1:
+            self._first = time.perf_counter()
+
+    @property
+    def compile_s(self) -> float:
+        return self._first - self._begun if self._count else 0.0
+
+    @property
+    def steps_per_s(self) -> float:
+        return (self._count - 1) / (time.perf_counter() - self._first) if self._count > 1 else 0.0
+
+
+def _first_params(cfg: TrainConfig, stage: Stage, key: PRNGKeyArray) -> Params:
+    if cfg.init_from:
+        return checkpoint.load_params(cfg.init_from, jax.eval_shape(stage.init, key))
+    return jax.jit(stage.init)(key)
+
+
+def _restore(
+    checkpoints: checkpoint.Checkpoints, stage: Stage, optimizer: optax.GradientTransformation, key: PRNGKeyArray
+) -> tuple[State, Any]:
+    abstract = jax.eval_shape(lambda: start(stage.init(key), optimizer).trees())
+    trees, position = checkpoints.restore(abstract)
+    return State(**trees, step=jnp.asarray(checkpoints.latest, jnp.int32)), position
+
+
+def _last_loss(workdir: Path, count: int) -> float:
+    losses = [row["loss"] for row in metrics.read(workdir) if "loss" in row]
+    return float(np.mean(losses[-count:]))

@@ -1,0 +1,60 @@
+"""Stage `teacher`: Wan with actions and poses, every latent seeing every other, flow matching on clips (SPEC 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from relic_jax.diffusion import flow
+from relic_jax.models.dit import DiT
+from relic_jax.models.layers import cast_kernels
+from relic_jax.models.module import Params, bind
+from relic_jax.train.clips import Conditions, conditions, drop
+from relic_jax.train.latent_stage import LatentStage, arguments
+from relic_jax.train.stage import TrainConfig
+
+
+class TeacherStage(LatentStage):
+    """See `stage.Stage`."""
+
+    def loss(
+        self, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        options, cfg = self.cfg.teacher, self.cfg.model
+        keys = jax.random.split(key, 3)
+        given = drop(conditions(batch, cfg), keys[0], options.text_drop, options.pose_drop)
+        clean = batch["latents"].astype(jnp.float32)
+        level = flow.shift(jax.random.uniform(keys[1], (clean.shape[0], 1)), options.shift)
+        level = jnp.broadcast_to(level, clean.shape[:2]).at[:, 0].set(0)  # the picture is always clean
+        noise = jax.random.normal(keys[2], clean.shape)
+        v = velocity(params, self.cfg, flow.add_noise(clean, noise, level), level, given)
+        error = ((v - flow.velocity(clean, noise)) ** 2)[:, 1:].mean()
+        return error, {}
+
+    def generate(self, params: Params, image: Float[Array, "B H W C"], given: Conditions, key: PRNGKeyArray) -> Array:
+        """Latents of whole clips by 24 Euler steps, without guidance."""
+        length = given.actions.shape[1]
+        levels = flow.shift(jnp.linspace(1, 0, 25), self.cfg.teacher.shift)
+        noise = jax.random.normal(key, (image.shape[0], length, *image.shape[1:]))
+        shown = jnp.zeros((length,)).at[0].set(1)
+
+        def step(x: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+            level, to = (jnp.broadcast_to((1 - shown) * s, x.shape[:2]) for s in pair)
+            return flow.euler(x, velocity(params, self.cfg, x, level, given), level, to), None
+
+        return jax.lax.scan(step, noise.at[:, 0].set(image), (levels[:-1], levels[1:]))[0]
+
+
+def velocity(params: Params, cfg: TrainConfig, x: Array, level: Array, given: Conditions, **options: Any) -> Array:
+    """The teacher's prediction in the configured compute precision."""
+    model = bind(DiT, cfg.model.dit, cast_kernels(params, cfg.model.precision.compute))
+    return model.video(x, level * flow.STEPS, given.text, given.actions, given.poses, given.pose_weight, **options)
+
+
+def make(cfg: TrainConfig) -> TeacherStage:
+    """The stage, after the checks that need no compilation."""
+    return TeacherStage(*arguments(cfg, cfg.teacher.vae))

@@ -1,0 +1,48 @@
+"""The VAE's training loss: L1 + MSE of a draw's reconstruction, and a small KL term."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from relic_jax.config import VAEConfig
+from relic_jax.models.module import Params
+from relic_jax.models.vae import decode_sample, encode_moments
+
+
+def loss(
+    params: Params, cfg: VAEConfig, video: Float[Array, "B T H W 3"], key: PRNGKeyArray, kl_weight: float
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss and its metrics on whole clips.
+
+    `latent_mean` and `latent_std` take no part, so their gradients are zero: keep weight decay off them.
+
+    Args:
+      params: of `models.vae.VAE`.
+      cfg: static under jit.
+      video: T = 4 (L - 1) + 1 frames in [-1, 1].
+      key: of the draw from the posterior.
+      kl_weight: of the KL divergence from N(0, 1), in nats, mean over the latent's numbers.
+
+    Returns:
+      The loss, and `l1`, `mse` (pixels in [-1, 1]), `kl`, `psnr_db` (of the clipped draw, peak to peak 2),
+      `posterior_std` (mean).
+    """
+    mean, logvar = encode_moments(params, cfg, video)
+    # Beyond these bounds (diffusers' own) the exponential overflows or the draw has no spread.
+    logvar = jnp.clip(logvar, -30.0, 20.0)
+    std = jnp.exp(0.5 * logvar)
+    frames = decode_sample(params, cfg, mean + std * jax.random.normal(key, mean.shape, mean.dtype))
+    error = frames - video
+    l1, mse = jnp.abs(error).mean(), (error**2).mean()
+    kl = 0.5 * (mean**2 + std**2 - 1 - logvar).mean()
+    clipped = ((jnp.clip(frames, -1, 1) - video) ** 2).mean()
+    metrics = {
+        "l1": l1,
+        "mse": mse,
+        "kl": kl,
+        "psnr_db": 10 * jnp.log10(4 / clipped),
+        "posterior_std": std.mean(),
+    }
+    return l1 + mse + kl_weight * kl, metrics

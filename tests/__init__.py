@@ -1,0 +1,1 @@
+"""Mirrors relic_jax: one file a module."""

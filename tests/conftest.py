@@ -1,0 +1,15 @@
+"""Every test runs on the CPU, in 32 bits, with shapes and types of all annotated functions checked."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# A core for each worker of `pytest -n`: multi-threaded jobs that share cores slow each other down several times.
+worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if worker and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+import jaxtyping  # noqa: E402 (after the environment is set)
+
+jaxtyping.install_import_hook("relic_jax", "beartype.beartype")

@@ -1,0 +1,55 @@
+"""Prompt cleaning, and captions to features."""
+
+import html
+import re
+
+import ftfy
+import jax
+import numpy as np
+import pytest
+
+from relic_jax.config import TextConfig
+from relic_jax.errors import InputError
+from relic_jax.models import module, text, tokenizer, umt5
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("  a  room\twith\n two   doors ", "a room with two doors"),
+        ("a &amp;amp; b &lt;c&gt;", "a & b <c>"),
+        ("itâ€™s a schÃ¶n room", "it's a schön room"),
+        ("une pièce", "une pièce"),
+        ("全角 text", "全角 text"),
+    ],
+)
+def test_normalize(raw, expected):
+    assert text.normalize(raw) == expected
+
+
+@pytest.mark.parametrize("raw", ["a &nbsp; b", "x\u3000y", "  &amp;lt; ", "tab\there\r\n", "â€œquotedâ€\x9d"])
+def test_normalize_equals_wan(raw):
+    basic = html.unescape(html.unescape(ftfy.fix_text(raw))).strip()
+    assert text.normalize(raw) == re.sub(r"\s+", " ", basic).strip()
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n\t", "&nbsp;"])
+def test_an_empty_prompt_is_said_to_be_empty(nothing):
+    with pytest.raises(InputError, match="the prompt is empty"):
+        text.clean(nothing)
+
+
+def test_clean_normalizes():
+    assert text.clean(" a   room ") == "a room"
+
+
+def test_embed_is_zero_padded_and_takes_the_unconditional_caption():
+    cfg = TextConfig.tiny()
+    tok = tokenizer.train(["a room with red walls", "a hall with two pillars"], cfg.vocab)
+    params = module.init(umt5.UMT5, cfg, jax.random.key(0))
+    features = np.asarray(text.embed(params, cfg, tok, [" a  room ", text.UNCONDITIONAL]))
+    assert features.shape == (2, cfg.length, cfg.dim)
+    _, mask = tok(["a room", ""], cfg.length)
+    assert mask[1].sum() == 1
+    assert (features[~mask] == 0).all() and np.abs(features[mask]).min(-1).max() > 0
+    np.testing.assert_array_equal(features[0], text.embed(params, cfg, tok, ["a room", "x"])[0])

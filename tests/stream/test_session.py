@@ -1,0 +1,101 @@
+"""The session people hold: frames, saving, branching, and a hundred blocks at constant cost."""
+
+import gc
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from relic_jax.errors import InputError
+from relic_jax.stream import Session, session
+
+PROMPT = "A room with a red floor."
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).uniform(-1, 1, (64, 96, 3)).astype(np.float32)
+
+
+def frames(chunks):
+    return np.concatenate(list(chunks))
+
+
+def test_plays_whole_blocks_the_picture_first(model, picture):
+    walk = Session.open(model, picture, PROMPT)
+    first, second = walk.play("w-4,l-8")  # the picture and 4 actions, then a block of 8
+    assert first.shape == (5, 64, 96, 3) and second.shape == (8, 64, 96, 3) and first.dtype == np.uint8
+    assert walk.frames == 13 and walk.latents.shape == (4, 8, 12, 16) and walk.actions.shape == (16, 13)
+    assert len(frames(walk.play("none-1"))) == 8
+    assert walk.frames == 21
+
+
+def test_turning_shows_in_the_pose(model, picture):
+    walk = Session.open(model, picture, PROMPT)
+    frames(walk.play("w-4"))
+    rotation, position = walk.pose
+    np.testing.assert_allclose(rotation, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(position, [0, 0, 4 * model.config.stream.translation_unit], atol=1e-6)
+
+
+def test_a_seed_is_a_walk(model, picture):
+    one, two, other = (frames(Session.open(model, picture, PROMPT, seed).play("w-12")) for seed in (1, 1, 2))
+    assert (one == two).all() and (one != other).any()
+
+
+def test_saved_loaded_and_branched_sessions_go_on_bit_for_bit(model, picture, tmp_path):
+    walk = Session.open(model, picture, PROMPT)
+    frames(walk.play("w-4,l-40"))  # beyond the horizon of 10 latents
+    walk.save(tmp_path / "walk.safetensors")
+    branch, other = walk.branch(), walk.branch(seed=5)
+    expected = frames(walk.play("s-16"))
+    loaded = Session.load(tmp_path / "walk.safetensors", model)
+    assert loaded.frames == 45
+    for same in (branch, loaded):
+        assert (frames(same.play("s-16")) == expected).all()
+        assert (same.latents == walk.latents).all() and (same.actions == walk.actions).all()
+    assert (frames(other.play("s-16")) != expected).any()
+
+
+def test_bad_input_is_one_sentence(model, picture, tmp_path):
+    with pytest.raises(InputError, match="prompt is empty"):
+        Session.open(model, picture, "  ")
+    with pytest.raises(InputError, match=r"image has shape \(32, 96, 3\), expected \(64, 96, 3\)"):
+        Session.open(model, picture[:32], PROMPT)
+    walk = Session.open(model, picture, PROMPT)
+    with pytest.raises(InputError, match=r"actions has shape \(4, 12\)"):
+        walk.play(np.zeros((4, 12), np.float32))
+    with pytest.raises(InputError, match="does not exist"):
+        Session.load(tmp_path / "none", model)
+    (tmp_path / "text").write_text("nothing")
+    with pytest.raises(InputError, match="not a file written by Session.save"):
+        Session.load(tmp_path / "text", model)
+    with pytest.raises(InputError, match="can't be written"):
+        walk.save(tmp_path / "none" / "walk.safetensors")
+
+
+def test_a_session_of_another_config_is_refused(model, picture, tmp_path):
+    import dataclasses
+
+    Session.open(model, picture, PROMPT).save(tmp_path / "walk")
+    other = dataclasses.replace(model.config.memory, mode="window")
+    changed = dataclasses.replace(model, config=dataclasses.replace(model.config, memory=other))
+    with pytest.raises(InputError, match="memory.mode='relic', the model has 'window'"):
+        Session.load(tmp_path / "walk", changed)
+
+
+def test_a_hundred_blocks_compile_once_at_constant_time_and_memory(model, picture):
+    walk = Session.open(model, picture, PROMPT, seed=3)
+    compiled, decoded = session._step._cache_size(), session._decode._cache_size()
+    seconds, live = [], []
+    for _ in range(100):
+        begun = time.perf_counter()
+        frames(walk.play("w-4" if walk.frames == 0 else "wl-8"))
+        seconds.append(time.perf_counter() - begun)
+        gc.collect()
+        live.append(sum(x.nbytes for x in jax.live_arrays()))
+    assert session._step._cache_size() - compiled <= 1 and session._decode._cache_size() - decoded <= 1
+    assert len(set(live[1:])) == 1
+    assert np.median(seconds[90:]) <= 1.1 * np.median(seconds[25:36])
+    assert np.isfinite(walk.latents).all()

@@ -1,0 +1,82 @@
+"""A stage that trains in milliseconds, and a program that trains it: `python -m tests.train.toy WORKDIR`."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relic_jax.config import RelicConfig
+from relic_jax.train import loop
+from relic_jax.train.stage import Stage, TrainConfig, VAEOptions
+
+
+class ToyBatches:
+    """Random regression problems; `before(index)` is called ahead of every batch, `broken_at` one holds a NaN."""
+
+    def __init__(self, seed: int, broken_at: int = -1, before: Callable[[int], object] = lambda index: None) -> None:
+        self.seed, self.index, self.broken_at, self.before = seed, 0, broken_at, before
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        self.before(self.index)
+        x = np.random.default_rng((self.seed, self.index)).normal(size=(8, 16)).astype(np.float32)
+        if self.index == self.broken_at:
+            x[0, 0] = np.nan
+        self.index += 1
+        return {"x": x, "y": np.sin(x[:, :1])}
+
+    def get_state(self) -> dict[str, int]:
+        return {"index": self.index}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.index = state["index"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy(Stage):
+    """Two dense layers, noise on the input."""
+
+    width: int = 32
+    broken_at: int = -1
+    before: Callable[[int], object] = lambda index: None
+
+    def init(self, key):
+        first, second = jax.random.split(key)
+        return {
+            "hidden": {"w": jax.random.normal(first, (16, self.width)) / 4, "b": jnp.zeros(self.width)},
+            "out": {"w": jax.random.normal(second, (self.width, 1)) / 8},
+            "mean": jnp.zeros(1),
+        }
+
+    def loss(self, params, batch, key):
+        x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
+        error = jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"]) @ params["out"]["w"] - batch["y"]
+        return jnp.mean(error**2), {"worst": jnp.max(jnp.abs(error))}
+
+    def batches(self, seed):
+        return ToyBatches(seed, self.broken_at, self.before)
+
+    def evaluate(self, params, key):
+        return {"norm": float(jnp.sum(params["hidden"]["w"] ** 2))}
+
+    def sample(self, params, key):
+        return {"grid": np.full((4, 6, 3), 128, np.uint8)}
+
+    def finish(self, params):
+        return {**params, "mean": jnp.full(1, 3.0)}
+
+
+def config(**fields) -> TrainConfig:
+    values = {
+        "stage": "vae", "model": RelicConfig.tiny(), "data": "", "data_val": "", "steps": 40, "batch": 8, "frames": 1,
+        "learning_rate": 1e-2, "warmup": 5, "log_every": 7, "sample_every": 15, "save_every": 10, "vae": VAEOptions(),
+    }  # fmt: skip
+    return TrainConfig(**(values | fields))
+
+
+if __name__ == "__main__":
+    loop.train(config(), Toy(before=lambda index: time.sleep(0.05)), Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Published checkpoints to and from the parameters of this project."""

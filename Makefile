@@ -12,8 +12,8 @@ EXTRAS := serve eval data convert test
 
 # What `make demo` films: the bundled picture, a sentence, and the keys (key, dash, frames).
 PICTURE := relic_jax/assets/demo/room.png
-PROMPT := A room with a stone floor, brick walls and a few boxes
-ACTIONS := w-48,l-24,w-24,j-32,dw-32
+PROMPT := a medium room with striped blue walls, a checked orange floor and a cream ceiling, five pictures on the walls
+ACTIONS := w-24,l-32,wl-24,j-48,s-31
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_HTTP_TIMEOUT ?= 120

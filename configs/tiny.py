@@ -1,8 +1,9 @@
 """The tiny model: 64 x 96 pixels at 16 FPS, the size that ships with the repository and runs on two CPU cores.
 
-Command: python -m launch.generate --config=configs/tiny.py --image=PNG --prompt="..." --actions="w-32,wl-48" --out=out.mp4
+Command:  python -m launch.generate --config=configs/tiny.py --image=PNG --prompt="..." --actions="w-32,wl-48" \\
+              --out=out.mp4
 Hardware: any CPU with 2 cores.
-Result: a video of the actions, a contact sheet beside it; speed in BENCHMARKS.md.
+Result:   a video of the actions and a contact sheet beside it; speed in BENCHMARKS.md.
 """
 
 import ml_collections

@@ -1,9 +1,10 @@
-"""The tiny model's student, the last of three stages: block-causal, compressed memory, flow matching on clips.
+"""The tiny model's student, the last of three stages: block-causal, compressed memory, flow matching on clips of 10 s.
 
-Data:     runs/tiny_vae, runs/tiny_teacher and the clips of configs/tiny_vae.py
+Data:     that of configs/tiny_teacher.py, and runs/tiny_teacher
 Command:  python -m launch.train --config=configs/tiny_causal.py --workdir=runs/tiny_causal
 Hardware: any CPU with 2 cores.
-Result:   loss and samples in runs/tiny_causal.
+Result:   python -m launch.export bundle ... (its docstring), then python -m launch.evaluate world; see
+          relic_jax/assets/tiny/README.md for what it reached.
 """
 
 import ml_collections
@@ -18,14 +19,17 @@ def get_config() -> ml_collections.ConfigDict:
         TrainConfig(
             stage="causal",
             model=RelicConfig.tiny(),
-            data="data/world/train",
-            data_val="data/world/val",
+            data="data/train_latents",
+            data_val="data/val_latents",
             init_from="runs/tiny_teacher",
-            steps=4000,
-            batch=4,
-            frames=125,
-            learning_rate=1.5e-3,
+            steps=3000,
+            batch=16,
+            frames=157,
+            optimizer="muon",
+            learning_rate=2e-3,
             ema=0.99,
-            causal=CausalOptions(vae="runs/tiny_vae"),
+            sample_every=500,
+            save_every=250,
+            causal=CausalOptions(vae="runs/tiny_vae", pose_drop=0.3),
         )
     )

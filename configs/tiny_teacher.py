@@ -1,9 +1,14 @@
-"""The tiny model's teacher, the second of three stages: bidirectional flow matching on whole clips.
+"""The tiny model's teacher, the second of three stages: bidirectional flow matching on clips of 5 s.
 
-Data:     runs/tiny_vae and the clips of configs/tiny_vae.py
+Data:     runs/tiny_vae and the clips of configs/tiny_vae.py, encoded:
+          python -m launch.prepare_data tokenizer --data=data/train --out=data/tokenizer.json
+          python -m launch.prepare_data latents --data=data/train --out=data/train_latents --checkpoint=runs/tiny_vae \
+              --tokenizer=data/tokenizer.json
+          python -m launch.prepare_data latents --data=data/val --out=data/val_latents --checkpoint=runs/tiny_vae \
+              --tokenizer=data/tokenizer.json --text=data/train_latents/text.safetensors
 Command:  python -m launch.train --config=configs/tiny_teacher.py --workdir=runs/tiny_teacher
 Hardware: any CPU with 2 cores.
-Result:   loss and samples in runs/tiny_teacher.
+Result:   val_gain_db in runs/tiny_teacher/metrics.jsonl; see relic_jax/assets/tiny/README.md for what it reached.
 """
 
 import ml_collections
@@ -18,13 +23,16 @@ def get_config() -> ml_collections.ConfigDict:
         TrainConfig(
             stage="teacher",
             model=RelicConfig.tiny(),
-            data="data/world/train",
-            data_val="data/world/val",
-            steps=2000,
-            batch=4,
-            frames=125,
-            learning_rate=1.5e-3,
+            data="data/train_latents",
+            data_val="data/val_latents",
+            steps=1000,
+            batch=16,
+            frames=81,
+            optimizer="muon",
+            learning_rate=2e-3,
             ema=0.99,
-            teacher=TeacherOptions(vae="runs/tiny_vae"),
+            sample_every=500,
+            save_every=250,
+            teacher=TeacherOptions(vae="runs/tiny_vae", pose_drop=0.3),
         )
     )

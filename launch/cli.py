@@ -40,6 +40,36 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     app.run(checked, flags_parser=parse)
 
 
+def run_commands(
+    commands: Mapping[str, Callable[[Sequence[str]], int | None]], configured: Mapping[str, str] | None = None
+) -> None:
+    """As `run`, for a program whose first argument names what it does.
+
+    Args:
+      commands: a function each. configured: those that take --config, with their default file; reading it costs, so
+        the others don't.
+    """
+    named = len(sys.argv) > 1 and sys.argv[1] in commands
+    if not named and not {"--help", "--helpfull", "--helpshort"} & set(sys.argv):
+        print(f"error: expected one of {', '.join(commands)} after the program's name", file=sys.stderr)
+        sys.exit(2)
+    command = sys.argv.pop(1) if named else next(iter(commands))
+    if configured and command in configured:
+        config_flag(configured[command])
+    run(commands[command])
+
+
+def needed(flag: flags.FlagHolder[str | None]) -> str:
+    """The value of a flag that this command can't do without.
+
+    Raises:
+      InputError: it isn't given.
+    """
+    if not flag.value:
+        raise InputError(f"--{flag.name} is needed")
+    return flag.value
+
+
 def config_flag(default: str) -> None:
     """Defines --config=FILE, whose fields --config.a.b=value overrides; `load_config` reads it."""
     with _said_once():  # absl reads the default file here when the command line has no --config

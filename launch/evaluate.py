@@ -24,7 +24,6 @@ from relic_jax.config import RelicConfig
 from relic_jax.evaluate import world as world_evaluation
 from relic_jax.models import bundle
 
-cli.config_flag("configs/tiny.py")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", str(Path(relic_jax.__file__).parent / "assets" / "tiny"), "folder of the model"
 )
@@ -59,7 +58,8 @@ def world(argv: Sequence[str]) -> None:
     figures = world_evaluation.summary(by_scene)
     print("\n" + "\n".join(f"  {name:32s} {value:.3f}" for name, value in figures.items()))
     _write_picture(out / "world.png", {"truth": scenes.video, **made}, world_evaluation.moving(by_scene))
-    print(f"\npicture: {out / 'world.png'} (columns: {len(_FRAMES)} moments of a row's video; rows: {', '.join(_ROWS.values())})")
+    rows = ", ".join(_ROWS.values())
+    print(f"\npicture: {out / 'world.png'} (a row's {len(_FRAMES)} pictures are moments of one video; rows: {rows})")
     if _JSON.value:
         cli.write_json(_JSON.value, figures)
 
@@ -85,4 +85,4 @@ def _write_picture(path: Path, made: dict[str, np.ndarray], moves: np.ndarray) -
 COMMANDS = {"world": world}
 
 if __name__ == "__main__":
-    cli.run_command(COMMANDS)
+    cli.run_commands(COMMANDS, configured={"world": "configs/tiny.py"})

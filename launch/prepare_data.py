@@ -14,7 +14,6 @@ shards that are missing. Each takes --json=FILE.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +43,13 @@ _WORKERS = flags.DEFINE_integer("workers", None, "world: processes; one a core u
 _DATA = flags.DEFINE_string("data", None, "tokenizer, latents: folder of the clips")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "latents: the VAE's workdir or safetensors file")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "latents: tokenizer.json")
+_VARIANTS = flags.DEFINE_integer(
+    "variants",
+    1,
+    "latents: records of each clip, the further ones backwards, mirrored or both",
+    lower_bound=1,
+    upper_bound=4,
+)
 _TEXT = flags.DEFINE_string("text", None, "latents: the text encoder's safetensors file")
 
 
@@ -71,7 +77,7 @@ def train_tokenizer(argv: Sequence[str]) -> None:
 
     cfg = cli.load_config(RelicConfig)
     cli.check_writable(_OUT.value)
-    clips = loader.Clips(_needed(_DATA))
+    clips = loader.Clips(cli.needed(_DATA))
     captions = [clips.caption(i) for i in tqdm.trange(len(clips), unit="clip", desc="captions")]
     trained = tokenizer.train(captions, cfg.text.vocab)
     trained.save(_OUT.value)
@@ -94,7 +100,7 @@ def encode_latents(argv: Sequence[str]) -> None:
     from relic_jax.train import checkpoint
 
     cfg = cli.load_config(RelicConfig)
-    data, checkpoint_path, tokenizer_path = _needed(_DATA), _needed(_CHECKPOINT), _needed(_TOKENIZER)
+    data, checkpoint_path, tokenizer_path = cli.needed(_DATA), cli.needed(_CHECKPOINT), cli.needed(_TOKENIZER)
     out = _out()
     params = {
         "vae": checkpoint.load_params(checkpoint_path, module.abstract(VAE, cfg.vae)),
@@ -109,12 +115,15 @@ def encode_latents(argv: Sequence[str]) -> None:
         "data": str(Path(data).resolve()),
         "weights": latents.fingerprint(params),
         "vae": dataclasses.asdict(cfg.vae),
+        "variants": _VARIANTS.value,
     }
     clips = loader.Clips(data)
-    split = shards.Split(out, clips.split, len(clips))
+    split = shards.Split(out, clips.split, len(clips) * _VARIANTS.value)
     started = time.monotonic()
-    with tqdm.tqdm(total=len(clips), unit="clip", desc="latents") as bar:
-        made = latents.write(split, clips, params, cfg, tokens, made_from, lambda done: bar.update(done - bar.n))
+    with tqdm.tqdm(total=split.records, unit="clip", desc="latents") as bar:
+        made = latents.write(
+            split, clips, params, cfg, tokens, made_from, lambda done: bar.update(done - bar.n), _VARIANTS.value
+        )
     _report(split, made, time.monotonic() - started, {})
 
 
@@ -132,19 +141,7 @@ def _out() -> Path:
     return cli.writable_directory(_OUT.value)
 
 
-def _needed(flag: flags.FlagHolder[str | None]) -> str:
-    if not flag.value:
-        raise InputError(f"--{flag.name} is needed")
-    return flag.value
-
-
 COMMANDS = {"world": world, "tokenizer": train_tokenizer, "latents": encode_latents}
 
 if __name__ == "__main__":
-    command = sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in COMMANDS else None
-    if command is None and not {"--help", "--helpfull", "--helpshort"} & set(sys.argv):
-        print(f"error: expected one of {', '.join(COMMANDS)} after the program's name", file=sys.stderr)
-        sys.exit(2)
-    if command in ("tokenizer", "latents"):  # reading its default file costs, and fails where there is none
-        cli.config_flag("configs/tiny.py")
-    cli.run(COMMANDS.get(command, world))
+    cli.run_commands(COMMANDS, configured={"tokenizer": "configs/tiny.py", "latents": "configs/tiny.py"})

@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import ml_collections
-
-T = TypeVar("T")
 
 # Per-channel statistics of Wan 2.1's latents (public model constants, the VAE's own config).
 WAN_LATENT_MEAN = (
@@ -95,9 +93,7 @@ class DiTConfig:
 
     @classmethod
     def tiny(cls) -> DiTConfig:
-        return cls(
-            dim=256, ffn_dim=768, heads=4, layers=6, freq_dim=64, text_len=32, text_dim=64, cond_dim=64
-        )
+        return cls(dim=256, ffn_dim=768, heads=4, layers=6, freq_dim=64, text_len=32, text_dim=64, cond_dim=64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,9 +218,7 @@ class PrecisionConfig:
     def __post_init__(self) -> None:
         for field in ("compute", "cache"):
             value = getattr(self, field)
-            _require(
-                value in ("float32", "bfloat16"), f"precision.{field}={value!r} is not one of float32, bfloat16"
-            )
+            _require(value in ("float32", "bfloat16"), f"precision.{field}={value!r} is not one of float32, bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,9 +283,7 @@ class RelicConfig:
 
     @classmethod
     def wan_1_3b(cls) -> RelicConfig:
-        return cls(
-            name="relic-1.3b", dit=dataclasses.replace(DiTConfig.wan_1_3b(), yarn_scale=80 / 21)
-        )
+        return cls(name="relic-1.3b", dit=dataclasses.replace(DiTConfig.wan_1_3b(), yarn_scale=80 / 21))
 
     @classmethod
     def tiny(cls) -> RelicConfig:
@@ -320,7 +312,7 @@ def to_config_dict(config: Any) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(dataclasses.asdict(config), convert_dict=True)
 
 
-def from_config_dict(cls: type[T], values: Any, path: str = "config") -> T:
+def from_config_dict[T](cls: type[T], values: Any, path: str = "config") -> T:
     """The dataclass `cls` from a ConfigDict or nested dict.
 
     Raises:

@@ -24,7 +24,7 @@ from jaxtyping import Float, UInt8
 
 from relic_jax.camera.actions import ACTIONS
 from relic_jax.config import RelicConfig, VAEConfig
-from relic_jax.data import shards
+from relic_jax.data import augment, shards
 from relic_jax.data.clip import Clip
 from relic_jax.data.loader import Clips
 from relic_jax.errors import InputError
@@ -103,15 +103,18 @@ def write(
     tokenizer: Tokenizer,
     made_from: dict[str, Any],
     progress: Callable[[int], None],
+    variants: int = 1,
 ) -> int:
     """Encodes what is missing of a split.
 
     Args:
       made_from: what the latents depend on, in words; a split made from anything else is refused.
-      progress: called with the number of clips that are there, after each one.
+      progress: called with the number of records that are there, after each one.
+      variants: records of each clip: as it is, then changed by `augment.VARIANTS` in turn, so that 2 of each
+        give a data set that holds every kind.
 
     Returns:
-      How many clips were encoded.
+      How many records were made.
 
     Raises:
       InputError: the clips don't have the config's size, or see `shards.claim`.
@@ -129,7 +132,9 @@ def write(
     def records(shard: int) -> Iterator[dict[str, Any]]:
         nonlocal done
         for number in split.shards[shard]:
-            yield encode_clip(params, cfg, tokenizer, clips[number])
+            clip, copy = divmod(number, variants)
+            kind = 1 + (clip + copy - 1) % (len(augment.VARIANTS) - 1) if copy else 0
+            yield encode_clip(params, cfg, tokenizer, augment.variant(clips[clip], augment.VARIANTS[kind]))
             done += 1
             progress(done)
 

@@ -4,9 +4,10 @@ Every epoch has an order of its own; a batch never depends on how it was read, a
 `get_state` was called.
 """
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -109,15 +110,7 @@ def batches(
     Raises:
       InputError: no such data set, or a clip is shorter than `frames` (names it).
     """
-    clips = Clips(directory, split)
-
-    def window(clip: Clip, rng: np.random.Generator) -> dict[str, Any]:
-        if clip.frames < frames:
-            raise InputError(f"{directory}: expected clips of at least {frames} frames, got one of {clip.frames}")
-        record = clip.window(int(rng.integers(clip.frames - frames, endpoint=True)), frames).record()
-        return {name: np.float32(record[name]) if name in ("unit", "fps") else record[name] for name in fields}
-
-    return _endless(clips, window, batch, seed, workers)
+    return _endless(Clips(directory, split), _ClipWindow(str(directory), frames, tuple(fields)), batch, seed, workers)
 
 
 def latent_batches(
@@ -138,25 +131,45 @@ def latent_batches(
       InputError: no such data set, or a clip is shorter than `latents`.
     """
     records = Records(directory, split, LATENT_FIELDS)
-    frames = frames_of(latents)
+    return _endless(records, _LatentWindow(str(directory), latents), batch, seed, workers)
 
-    def window(record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        del rng
-        if len(record["latents"]) < latents:
-            raise InputError(f"{directory}: expected clips of {latents} latents, got one of {len(record['latents'])}")
-        parts = {"latents": latents, "rotations": frames, "positions": frames, "actions": frames}
+
+@dataclasses.dataclass(frozen=True)
+class _ClipWindow(grain.transforms.RandomMap):
+    directory: str
+    frames: int
+    fields: tuple[str, ...]
+
+    def random_map(self, clip: Clip, rng: np.random.Generator) -> dict[str, Any]:
+        spare = clip.frames - self.frames
+        if spare < 0:
+            raise InputError(
+                f"{self.directory}: expected clips of at least {self.frames} frames, got one of {clip.frames}"
+            )
+        record = clip.window(int(rng.integers(spare, endpoint=True)), self.frames).record()
+        return {name: np.float32(record[name]) if name in ("unit", "fps") else record[name] for name in self.fields}
+
+
+@dataclasses.dataclass(frozen=True)
+class _LatentWindow(grain.transforms.Map):
+    directory: str
+    latents: int
+
+    def map(self, record: dict[str, Any]) -> dict[str, Any]:
+        count, frames = len(record["latents"]), frames_of(self.latents)
+        if count < self.latents:
+            raise InputError(f"{self.directory}: expected clips of {self.latents} latents, got one of {count}")
+        parts = {"latents": self.latents, "rotations": frames, "positions": frames, "actions": frames}
         return {
             name: np.asarray(record[name][: parts[name]] if name in parts else record[name], np.float32)
             for name in LATENT_FIELDS
         }
 
-    return _endless(records, window, batch, seed, workers)
-
 
 def _endless(
-    source: Any, transform: Callable[[Any, np.random.Generator], dict[str, Any]], batch: int, seed: int, workers: int
+    source: Any, transform: grain.transforms.Transformation, batch: int, seed: int, workers: int
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
+    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().apply(transform)
     # Threads read whole clips while a step computes; more than two only contend for Python's lock.
     reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_READ_AHEAD * batch)
     data = data.to_iter_dataset(reading).batch(batch, drop_remainder=True)

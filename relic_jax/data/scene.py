@@ -184,14 +184,14 @@ def _surface(
     row[SURFACE.first] = base
     row[SURFACE.second] = {
         "plain": 0.8 * base + 0.1 * mate,
-        "striped": 0.25 * base + 0.75 * mate,
-        "checked": 0.35 * base + 0.65 * mate,
+        "striped": 0.5 * base + 0.5 * mate,
+        "checked": 0.5 * base + 0.5 * mate,
         "marbled": 0.5 * base + 0.5 * mate,
     }[pattern]
     row[SURFACE.third] = np.clip(base * rng.uniform(0.5, 0.8) + 0.15 * mate, 0, 1)
     row[SURFACE.third_amount] = rng.uniform(0.35, 0.7)
     row[SURFACE.waves] = _waves(rng, pattern, flat_axis).ravel()
-    row[SURFACE.contrast] = {"plain": 0.7, "striped": 2.5, "checked": 4.0, "marbled": 1.0}[pattern]
+    row[SURFACE.contrast] = {"plain": 0.5, "striped": 0.6, "checked": 0.8, "marbled": 0.6}[pattern]
     row[SURFACE.product] = float(pattern == "checked")
     row[SURFACE.trim] = _color(rng, trim[0]) if trim else base * 0.55
     row[SURFACE.trim_width] = trim[1] if trim else 0.0
@@ -214,7 +214,7 @@ def _waves(rng: np.random.Generator, pattern: str, flat_axis: int | None) -> Flo
     across[next(a for a in free if a != along)] = 1.0
     if rng.random() < 0.3 and pattern != "plain":  # diagonal
         first, across = (first + across) / np.sqrt(2), (first - across) / np.sqrt(2)
-    rate = rng.uniform(0.35, 0.85)
+    rate = rng.uniform(0.25, 0.6)
     if pattern == "marbled":
         first, across = _direction(rng, flat_axis), _direction(rng, flat_axis)
         waves = [rate * first, rng.uniform(0.3, 0.7) * across]
@@ -298,7 +298,7 @@ class _Things:
             center[2 - axis], half[2 - axis] = place, half_width
             center[1] = -half_height if door else -rng.uniform(half_height + 0.4, self.room[1] - half_height - 0.1)
             half[1] = half_height
-            names.append(self._add(center, half, 0.0, trim=0.09 if door else 0.1))
+            names.append(self._add(center, half, 0.0, trim=0.15))
         return tuple(names)
 
     def _stand(self, half: Vector, turn: float, margin: float) -> str | None:
@@ -310,7 +310,7 @@ class _Things:
             x, z = self.rng.uniform(-reach, reach)
             if all(np.hypot(x - a, z - b) > radius + r + 0.5 for a, b, r in self._disks):
                 self._disks.append((x, z, radius))
-                return self._add(np.array([x, -half[1], z]), half, turn, trim=self.rng.choice([0.0, 0.08]))
+                return self._add(np.array([x, -half[1], z]), half, turn, trim=self.rng.choice([0.0, 0.15]))
         return None
 
     def _add(self, center: Vector, half: Vector, turn: float, trim: float) -> str:

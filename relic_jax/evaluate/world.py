@@ -73,13 +73,21 @@ def videos(model: Bundle, of: Scenes, seed: int) -> dict[str, UInt8[np.ndarray, 
     for name in VARIANTS:
         weight = jnp.full((len(of.captions),), 0.0 if name.endswith("no_pose") else 1.0)
         made = _generate(
-            params["dit"], cfg, latents[:, 0], words, actions[name.removesuffix("_no_pose")], jax.random.key(seed), weight
+            params["dit"],
+            cfg,
+            latents[:, 0],
+            words,
+            actions[name.removesuffix("_no_pose")],
+            jax.random.key(seed),
+            weight,
         )
         out[name] = np.concatenate([_pixels(params["vae"], cfg, x[None]) for x in made])
     return out
 
 
-def scores(truth: UInt8[np.ndarray, "N T H W 3"], made: dict[str, UInt8[np.ndarray, "N T H W 3"]]) -> dict[str, np.ndarray]:
+def scores(
+    truth: UInt8[np.ndarray, "N T H W 3"], made: dict[str, UInt8[np.ndarray, "N T H W 3"]]
+) -> dict[str, np.ndarray]:
     """Numbers of each scene [N]: `<variant>_db`, `<variant>_later_db`, `still_db`, `still_later_db`, `vae_db`."""
     still = np.broadcast_to(truth[:, :1], truth.shape)
     result = {}

@@ -34,5 +34,3 @@ def token_bank(x: Float[Array, "B N K D"], grid: tuple[int, int]) -> Float[Array
     x = rearrange(x, "b (l h w) k d -> b l h w k d", h=rows, w=columns)
     pooled = [rearrange(pool(x.astype(jnp.float32), s), "b l h w k d -> b (l h w) k d") for s in FACTORS]
     return jnp.concatenate(pooled, axis=1).astype(x.dtype)
-
-

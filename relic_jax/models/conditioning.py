@@ -41,7 +41,9 @@ class Door(nnx.Module):
     """How an embedding enters a block: SiLU, then a zero-initialised Linear to the block's width."""
 
     def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
-        self.proj = Linear(cfg.cond_dim, cfg.dim, axes=(None, "embed"), kernel_init=jax.nn.initializers.zeros, rngs=rngs)
+        self.proj = Linear(
+            cfg.cond_dim, cfg.dim, axes=(None, "embed"), kernel_init=jax.nn.initializers.zeros, rngs=rngs
+        )
 
     def __call__(self, embedding: Float[Array, "B L E"]) -> Float[Array, "B L D"]:
         return self.proj(jax.nn.silu(embedding))

@@ -37,9 +37,7 @@ class QKV(nnx.Module):
     """Projections of an attention layer; QK-norm over the whole width, before the head split."""
 
     def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
-        self.q, self.k, self.v = (
-            Linear(cfg.dim, cfg.dim, axes=("embed", "heads"), rngs=rngs) for _ in range(3)
-        )
+        self.q, self.k, self.v = (Linear(cfg.dim, cfg.dim, axes=("embed", "heads"), rngs=rngs) for _ in range(3))
         self.o = Linear(cfg.dim, cfg.dim, axes=("heads", "embed"), rngs=rngs)
         self.norm_q = RMSNorm(cfg.dim, cfg.eps, rngs=rngs)
         self.norm_k = RMSNorm(cfg.dim, cfg.eps, rngs=rngs)
@@ -193,13 +191,11 @@ def unpatchify(
     tokens: Float[Array, "B N P"], patch: int, length: int, rows: int, columns: int
 ) -> Float[Array, "B L H W C"]:
     """The inverse of `patchify`."""
-    return rearrange(
-        tokens, "b (l h w) (p q c) -> b l (h p) (w q) c", l=length, h=rows, w=columns, p=patch, q=patch
-    )
+    return rearrange(tokens, "b (l h w) (p q c) -> b l (h p) (w q) c", l=length, h=rows, w=columns, p=patch, q=patch)
 
 
 def grid_angles(cfg: DiTConfig, positions: Array, rows: int, columns: int) -> rope.Angles:
-    """RoPE angles of full-resolution tokens of the latents at `positions` [*batch, L] -> [*batch, L rows columns, F]."""
+    """RoPE angles [*batch, L rows columns, F] of full-resolution tokens of the latents at `positions` [*batch, L]."""
     row, column = np.indices((rows, columns)).reshape(2, -1)
     temporal, spatial = rope.temporal_angles(cfg, positions), rope.spatial_angles(cfg, row, column)
     return rope.join(

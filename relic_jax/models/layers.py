@@ -71,9 +71,7 @@ def layer_norm(x: Float[Array, "*batch D"], eps: float) -> Float[Array, "*batch 
 class MLP(nnx.Module):
     """Linear, an activation, Linear."""
 
-    def __init__(
-        self, features_in: int, hidden: int, features_out: int, *, activation: str, rngs: nnx.Rngs
-    ):
+    def __init__(self, features_in: int, hidden: int, features_out: int, *, activation: str, rngs: nnx.Rngs):
         self.fc1 = Linear(features_in, hidden, axes=("embed", "mlp"), rngs=rngs)
         self.fc2 = Linear(hidden, features_out, axes=("mlp", "embed"), rngs=rngs)
         self.activation = activation

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
-M = TypeVar("M", bound=nnx.Module)
 Params = dict[str, Any]
 
 
@@ -30,7 +29,7 @@ def param(
 
 
 @functools.cache
-def _abstract(module: type[M], config: Any) -> tuple[nnx.GraphDef[M], nnx.State]:
+def _abstract[M: nnx.Module](module: type[M], config: Any) -> tuple[nnx.GraphDef[M], nnx.State]:
     model = nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(params=0)))
     return nnx.split(model, nnx.Param)
 
@@ -62,7 +61,7 @@ class _Axes(tuple):
     """A tuple that JAX's tree functions take for a leaf only under `is_leaf`."""
 
 
-def bind(module: type[M], config: Any, params: Params) -> M:
+def bind[M: nnx.Module](module: type[M], config: Any, params: Params) -> M:
     """The module holding these parameters, for calling it; costs nothing inside `jax.jit`."""
     graphdef, state = _abstract(module, config)
     state = jax.tree.map(lambda x: x, state)  # a copy: replacing values must not touch the cached one
@@ -70,7 +69,7 @@ def bind(module: type[M], config: Any, params: Params) -> M:
     return nnx.merge(graphdef, state)
 
 
-def stack(make: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:
+def stack[M: nnx.Module](make: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:
     """`count` modules as one whose every parameter has a leading axis, for `jax.lax.scan`."""
     keys = jax.random.split(rngs.params(), count)
     return jax.vmap(lambda key: make(nnx.Rngs(params=key)))(keys)

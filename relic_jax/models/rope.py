@@ -77,9 +77,7 @@ def join(temporal: Angles, spatial: Angles) -> Angles:
     """Angles of tokens from those of their latent and of their place, both already one a token."""
     shape = jnp.broadcast_shapes(temporal[0].shape[:-1], spatial[0].shape[:-1])
     pairs = zip(temporal, spatial, strict=True)
-    cos, sin = (
-        jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in pair], axis=-1) for pair in pairs
-    )
+    cos, sin = (jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in pair], axis=-1) for pair in pairs)
     return cos, sin
 
 

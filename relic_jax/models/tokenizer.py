@@ -30,9 +30,7 @@ class Tokenizer:
         """Ids are below this."""
         return self._backend.get_vocab_size()
 
-    def __call__(
-        self, captions: list[str], length: int
-    ) -> tuple[Int[np.ndarray, "B N"], Bool[np.ndarray, "B N"]]:
+    def __call__(self, captions: list[str], length: int) -> tuple[Int[np.ndarray, "B N"], Bool[np.ndarray, "B N"]]:
         """Ids (int32) and which of them are tokens; captions longer than `length` - 1 tokens are cut."""
         ids = np.full((len(captions), length), self.pad, np.int32)
         mask = np.zeros((len(captions), length), bool)

@@ -22,9 +22,7 @@ from relic_jax.models.module import Params, bind, param, stack
 class Linear(nnx.Module):
     """y = x W, the product in the kernel's dtype with float32 accumulation (as `layers.Linear`; T5 has no biases)."""
 
-    def __init__(
-        self, features_in: int, features_out: int, axes: tuple[str, str], *, variance: float, rngs: nnx.Rngs
-    ):
+    def __init__(self, features_in: int, features_out: int, axes: tuple[str, str], *, variance: float, rngs: nnx.Rngs):
         init = nnx.initializers.normal(variance**0.5)
         self.kernel = param(rngs, (features_in, features_out), axes, init)
 
@@ -113,9 +111,7 @@ class UMT5(nnx.Module):
 
 
 @functools.partial(jax.jit, static_argnames="cfg")
-def encode(
-    params: Params, cfg: TextConfig, ids: Int[Array, "B N"], mask: Bool[Array, "B N"]
-) -> Float[Array, "B N D"]:
+def encode(params: Params, cfg: TextConfig, ids: Int[Array, "B N"], mask: Bool[Array, "B N"]) -> Float[Array, "B N D"]:
     """Text features (float32), exactly zero at padding, as Wan feeds them to the transformer.
 
     Args:

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from relic_jax.config import VAEConfig, frames_of, latents_of
 from relic_jax.errors import InputError
@@ -51,10 +52,17 @@ Latents = Float[Array, "B L H W C"]
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["history", "started"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class VAECache:
-    """What a stream remembers: the last input frames of every causal convolution, and whether it has begun."""
+    """What a stream remembers.
+
+    The fields are not shape-typed: tree functions put shapes, shardings and the like where the arrays are.
+
+    Fields:
+      history: the last input frames of every causal convolution.
+      started: bool scalar, false until the first call.
+    """
 
     history: History
-    started: Bool[Array, ""]
+    started: Any
 
 
 class MidBlock(nnx.Module):
@@ -94,18 +102,14 @@ class Encoder(nnx.Module):
         x, past["conv_in"] = self.conv_in(clear(x, stream), past.get("conv_in"))
         x, past["down_blocks"] = chain(self.down_blocks, x, past.get("down_blocks"), stream)
         x, past["mid_block"] = self.mid_block(x, past.get("mid_block"), stream)
-        x, past["conv_out"] = self.conv_out(
-            clear(jax.nn.silu(self.norm_out(x)), stream), past.get("conv_out")
-        )
+        x, past["conv_out"] = self.conv_out(clear(jax.nn.silu(self.norm_out(x)), stream), past.get("conv_out"))
         return x, past
 
 
 class UpBlock(nnx.Module):
     """Residual blocks of one level and the step up to the next."""
 
-    def __init__(
-        self, features_in: int, features_out: int, cfg: VAEConfig, *, temporal: bool | None, rngs: nnx.Rngs
-    ):
+    def __init__(self, features_in: int, features_out: int, cfg: VAEConfig, *, temporal: bool | None, rngs: nnx.Rngs):
         widths = [features_in] + [features_out] * (cfg.res_blocks + 1)
         self.resnets = nnx.Dict(
             {str(i): ResidualBlock(a, b, rngs=rngs) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))}
@@ -150,9 +154,7 @@ class Decoder(nnx.Module):
         x, past["conv_in"] = self.conv_in(x, past.get("conv_in"))
         x, past["mid_block"] = self.mid_block(x, past.get("mid_block"), stream)
         x, past["up_blocks"] = chain(self.up_blocks, x, past.get("up_blocks"), stream)
-        x, past["conv_out"] = self.conv_out(
-            clear(jax.nn.silu(self.norm_out(x)), stream), past.get("conv_out")
-        )
+        x, past["conv_out"] = self.conv_out(clear(jax.nn.silu(self.norm_out(x)), stream), past.get("conv_out"))
         return x, past
 
 
@@ -181,9 +183,7 @@ class VAE(nnx.Module):
         self.quant_conv.bias[...] = self.quant_conv.bias[...] + offset
 
 
-def init_encode_cache(
-    cfg: VAEConfig, batch: int, height: int, width: int, dtype: DTypeLike = jnp.float32
-) -> VAECache:
+def init_encode_cache(cfg: VAEConfig, batch: int, height: int, width: int, dtype: DTypeLike = jnp.float32) -> VAECache:
     """A stream of `batch` videos of `height` x `width` pixels that has not begun.
 
     Raises:
@@ -194,9 +194,7 @@ def init_encode_cache(
     return _empty_cache(lambda vae, x: vae.encoder(fold(x, cfg.patch_size), None, None)[1], cfg, pixels)
 
 
-def init_decode_cache(
-    cfg: VAEConfig, batch: int, height: int, width: int, dtype: DTypeLike = jnp.float32
-) -> VAECache:
+def init_decode_cache(cfg: VAEConfig, batch: int, height: int, width: int, dtype: DTypeLike = jnp.float32) -> VAECache:
     """A stream of `batch` videos of `height` x `width` latent cells that has not begun; `dtype` is the decoder's."""
     latents = jax.ShapeDtypeStruct((batch, 1, height, width, cfg.latent_channels), dtype)
     return _empty_cache(lambda vae, z: vae.decoder(z, None, None)[1], cfg, latents)
@@ -250,9 +248,7 @@ def decode(
     return _begun(cache, history), jnp.clip(unfold(x, cfg.patch_size), -1, 1)
 
 
-def encode_video(
-    params: Params, cfg: VAEConfig, frames: Float[Array, "B T H W 3"]
-) -> Float[Array, "B L h w C"]:
+def encode_video(params: Params, cfg: VAEConfig, frames: Float[Array, "B T H W 3"]) -> Float[Array, "B L h w C"]:
     """A whole video of T = 4 (L - 1) + 1 frames in [-1, 1] as normalised latents (the mean), in float32.
 
     Raises:
@@ -261,9 +257,7 @@ def encode_video(
     return _normalise(params, encode_moments(params, cfg, frames)[0])
 
 
-def decode_video(
-    params: Params, cfg: VAEConfig, latents: Float[Array, "B L h w C"]
-) -> Float[Array, "B T H W 3"]:
+def decode_video(params: Params, cfg: VAEConfig, latents: Float[Array, "B L h w C"]) -> Float[Array, "B T H W 3"]:
     """The T = 4 (L - 1) + 1 frames, in [-1, 1], of a whole video's normalised latents, in their dtype."""
     return jnp.clip(decode_sample(params, cfg, _denormalise(params, latents)), -1, 1)
 
@@ -286,9 +280,7 @@ def encode_moments(
     return mean, logvar
 
 
-def decode_sample(
-    params: Params, cfg: VAEConfig, sample: Float[Array, "B L h w C"]
-) -> Float[Array, "B T H W 3"]:
+def decode_sample(params: Params, cfg: VAEConfig, sample: Float[Array, "B L h w C"]) -> Float[Array, "B T H W 3"]:
     """The frames of a draw from the posterior, not clipped: what training compares with the video."""
     vae = bind(VAE, cfg, params)
     x, _ = vae.decoder(vae.post_quant_conv.valid(sample), None, None)

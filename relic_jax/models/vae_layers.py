@@ -161,9 +161,7 @@ class ResidualBlock(nnx.Module):
         if features_in != features_out:
             self.conv_shortcut = CausalConv3d(features_in, features_out, (1, 1, 1), init=delta, rngs=rngs)
 
-    def __call__(
-        self, x: Video, history: History, stream: Stream | None
-    ) -> tuple[Float[Array, "B T H W D"], History]:
+    def __call__(self, x: Video, history: History, stream: Stream | None) -> tuple[Float[Array, "B T H W D"], History]:
         past1, past2 = history or (None, None)
         shortcut = self.conv_shortcut.valid(x) if hasattr(self, "conv_shortcut") else x
         y, past1 = self.conv1(clear(jax.nn.silu(self.norm1(x)), stream), past1)
@@ -195,9 +193,7 @@ class FrameAttention(nnx.Module):
 class Conv2d(nnx.Module):
     """A 3x3 convolution of each frame."""
 
-    def __init__(
-        self, features_in: int, features_out: int, *, init: jax.nn.initializers.Initializer, rngs: nnx.Rngs
-    ):
+    def __init__(self, features_in: int, features_out: int, *, init: jax.nn.initializers.Initializer, rngs: nnx.Rngs):
         self.kernel = param(rngs, (3, 3, features_in, features_out), (None, None, "conv_in", "conv_out"), init)
         self.bias = param(rngs, (features_out,), ("conv_out",), nnx.initializers.zeros)
 

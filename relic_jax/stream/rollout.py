@@ -137,9 +137,7 @@ def denoise(
     def evaluate(carry: tuple[Array, Array], level_pair: tuple[Array, Array, Array]) -> tuple[tuple, None]:
         x, _ = carry
         index, level, to = level_pair
-        per_latent, next_level = (
-            jnp.broadcast_to(jnp.where(picture, 0.0, s), (batch, length)) for s in (level, to)
-        )
+        per_latent, next_level = (jnp.broadcast_to(jnp.where(picture, 0.0, s), (batch, length)) for s in (level, to))
         v, _ = _evaluate(params, cfg, lay, state, x, per_latent, actions, poses)
         clean = show(flow.predict_clean(x, v, per_latent))
         if cfg.stream.solver == "euler":
@@ -159,9 +157,7 @@ def write(params: Params, cfg: RelicConfig, state: State, block: Block) -> State
     """The state after a block whose clean latents are known: cache and window go on by one block."""
     lay = layout(cfg)
     clean = jnp.zeros(block.latents.shape[:2], jnp.float32)
-    _, (k, v, plain_k) = _evaluate(
-        params, cfg, lay, state, block.latents, clean, block.actions, block.poses, keep=True
-    )
+    _, (k, v, plain_k) = _evaluate(params, cfg, lay, state, block.latents, clean, block.actions, block.poses, keep=True)
     leaving = state.block - lay.window_blocks
     slot = leaving % lay.window_blocks  # also the slot of the block just made
     cache = state.cache

@@ -1,10 +1,10 @@
 """The stateful shell around `rollout` that people hold: open a picture, play keys, keep, go back, branch.
 
-    session = Session.open("relic_jax/assets/tiny", "picture.png", "A room with a red floor.")
-    for frames in session.play("w-32,wl-48"):   # uint8 [n, H, W, 3], as blocks are made
-        ...
-    session.save("walk.safetensors")
-    other = session.branch(seed=1)
+session = Session.open("relic_jax/assets/tiny", "picture.png", "A room with a red floor.")
+for frames in session.play("w-32,wl-48"):   # uint8 [n, H, W, 3], as blocks are made
+    ...
+session.save("walk.safetensors")
+other = session.branch(seed=1)
 """
 
 from __future__ import annotations
@@ -184,11 +184,19 @@ class Session:
             raise InputError(f"{path} is not a file written by Session.save: {error}") from error
         if stored != model.config:
             field, was, is_now = _first_difference(dataclasses.asdict(stored), dataclasses.asdict(model.config))
-            raise InputError(f"{path} was made with {field}={was!r}, the model has {is_now!r}; expected the same config")
+            raise InputError(
+                f"{path} was made with {field}={was!r}, the model has {is_now!r}; expected the same config"
+            )
         params = _serving(model)
         names, tree = _names(_blank(params, model.config))
         leaves = [jax.random.wrap_key_data(tensors[n]) if n == _KEY else tensors[n] for n in names]
-        return cls(model, params, jax.tree.unflatten(tree, leaves), np.asarray(tensors["latents"]), np.asarray(tensors["actions"]))
+        return cls(
+            model,
+            params,
+            jax.tree.unflatten(tree, leaves),
+            np.asarray(tensors["latents"]),
+            np.asarray(tensors["actions"]),
+        )
 
 
 def _serving(model: bundle.Bundle) -> Params:

@@ -1,4 +1,4 @@
-"""Stage `causal`: the block-causal student with compressed memory, flow matching on clips under hybrid forcing (SPEC 5)."""
+"""Stage `causal`: the block-causal student with memory, flow matching on clips under hybrid forcing (SPEC 5)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class CausalStage(LatentStage):
         index = clean_blocks[:, None] * block + jnp.arange(window)
         target = jnp.take_along_axis(clean, index[..., None, None, None], axis=1)
         picture = index == 0
-        level = jnp.where(picture, 0, levels(keys[2], count, window // block, block, options.context_noise, options.shift))
+        level = jnp.where(
+            picture, 0, levels(keys[2], count, window // block, block, options.context_noise, options.shift)
+        )
         noise = jax.random.normal(keys[3], target.shape)
         v = noisy_velocity(
             cast_kernels(params, cfg.precision.compute),

@@ -81,7 +81,7 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
         writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, done)))
         feed = stack.enter_context(Prefetch(batches))
         interruption = stack.enter_context(Interruption())
-        bar = stack.enter_context(tqdm.tqdm(initial=done, total=cfg.steps, desc=cfg.stage, unit="step"))
+        bar = stack.enter_context(tqdm.tqdm(initial=done, total=cfg.steps, desc=cfg.stage, unit="step", mininterval=1))
         train_step = make_step(stage, optimizer, cfg, step_key)
         log = Log(workdir, writer, bar)
         clock = Clock()
@@ -208,7 +208,7 @@ class Clock:
 def _first_params(cfg: TrainConfig, stage: Stage, key: PRNGKeyArray) -> Params:
     if cfg.init_from:
         return checkpoint.load_params(cfg.init_from, jax.eval_shape(stage.init, key))
-    return jax.jit(stage.init)(key)
+    return stage.init(key)
 
 
 def _restore(

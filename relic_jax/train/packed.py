@@ -81,7 +81,11 @@ def noisy_velocity(
         pose,
         spread=lambda x: x[:, owner],
         attend=_attend(
-            _angles(cfg, lay, phases, picked), ends, window // block, lay.tokens_per_block, jnp.asarray(ends)[clean_blocks]
+            _angles(cfg, lay, phases, picked),
+            ends,
+            window // block,
+            lay.tokens_per_block,
+            jnp.asarray(ends)[clean_blocks],
         ),
         checkpoint=checkpoint,
     )
@@ -109,7 +113,8 @@ def _attend(angles: rope.Angles, ends: np.ndarray, noisy_blocks: int, block_toke
     def attend(q: Array, k: Array, v: Array, _: None) -> tuple[Array, None]:
         q, k = rope.rotate(q, angles), rope.rotate(k, angles)
         out = [
-            attention(q[:, start:end], k[:, :end], v[:, :end])[0] for start, end in zip(ends[:-1], ends[1:], strict=True)
+            attention(q[:, start:end], k[:, :end], v[:, :end])[0]
+            for start, end in zip(ends[:-1], ends[1:], strict=True)
         ]
         for i in range(noisy_blocks):
             start, end = clean + i * block_tokens, clean + (i + 1) * block_tokens

@@ -66,6 +66,7 @@ class TrainConfig:
     frames: int  # video frames a clip
     learning_rate: float
     init_from: str = ""  # workdir or safetensors file whose EMA weights the run starts from
+    optimizer: Literal["adamw", "muon"] = "adamw"
     warmup: int = 100
     schedule: Literal["constant", "cosine"] = "cosine"
     betas: tuple[float, float] = (0.9, 0.99)
@@ -82,7 +83,11 @@ class TrainConfig:
     causal: CausalOptions | None = None
 
     def __post_init__(self) -> None:
-        for field, valid in (("stage", tuple(_STAGES)), ("schedule", ("constant", "cosine"))):
+        for field, valid in (
+            ("stage", tuple(_STAGES)),
+            ("optimizer", ("adamw", "muon")),
+            ("schedule", ("constant", "cosine")),
+        ):
             value = getattr(self, field)
             if value not in valid:
                 raise ConfigError(f"config.{field}={value!r} is not one of {', '.join(valid)}")

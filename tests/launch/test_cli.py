@@ -63,7 +63,10 @@ def test_overrides():
     [
         (["--config.no.such=1"], "--config.no.such: the config has no field 'no'"),
         (["--config.memory.size=1"], "--config.memory.size: the config has no field 'size'"),
-        (["--config=configs/tiny.py", "--config.dit.layer=1"], "the config has no field 'layer'; did you mean 'layers'?"),
+        (
+            ["--config=configs/tiny.py", "--config.dit.layer=1"],
+            "the config has no field 'layer'; did you mean 'layers'?",
+        ),
         (["--config.dit.dim=wide"], "--config.dit.dim=wide: invalid literal"),
         (["--config.memory.mode=x"], "memory.mode='x' is not one of relic, window, full"),
         (["--config=configs/none.py"], "configs/none.py"),

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import av
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, TextConfig, VAEConfig, VideoConfig
-from relic_jax.models import bundle, module, tokenizer
+from relic_jax.models import bundle
+from tests.small import random_bundle
 
 ROOT = Path(__file__).parents[2]
 CFG = RelicConfig(
@@ -28,21 +28,13 @@ CFG = RelicConfig(
 )
 
 
-def random_params(cfg):
-    """Small random weights; each module's own initialisers would be compiled one by one."""
-    rng = np.random.default_rng(0)
-    shapes = {part: module.abstract(kind, getattr(cfg, part)) for part, kind in bundle.PARTS.items()}
-    return jax.tree.map(lambda leaf: rng.normal(scale=0.05, size=leaf.shape).astype(np.float32), shapes)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model, its config file and a picture."""
     folder = tmp_path_factory.mktemp("generate")
     wider = dataclasses.replace(CFG, dit=dataclasses.replace(CFG.dit, ffn_dim=64))
     for name, cfg in (("model", CFG), ("wider", wider)):
-        words = tokenizer.train(["a room with red walls"], 128)
-        bundle.save(folder / name, bundle.Bundle(cfg, random_params(cfg), words), "")
+        bundle.save(folder / name, random_bundle(cfg), "")
     (folder / "config.py").write_text(
         "import json\nimport ml_collections\n\n\ndef get_config():\n"
         f"    return ml_collections.ConfigDict(json.load(open({str(folder / 'model' / 'config.json')!r})))\n"

@@ -15,9 +15,9 @@ from relic_jax.train import checkpoint, metrics, stage
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--config=configs/tiny_vae.py", "--config.model.video.height=32", "--config.model.video.width=48",
-    "--config.model.vae.base_dim=8", "--config.model.vae.multipliers=(1, 1)",
-    "--config.model.vae.temporal_down=(True,)", "--config.batch=2", "--config.frames=5", "--config.warmup=1",
+    "--config=configs/tiny_vae.py", "--config.model.video.height=16", "--config.model.video.width=24",
+    "--config.model.vae.base_dim=8", "--config.model.vae.multipliers=(1,)",
+    "--config.model.vae.temporal_down=()", "--config.batch=2", "--config.frames=3", "--config.warmup=1",
 ]  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def launch(program: str, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("data")
-    size = ["--clips=3", "--frames=9", "--height=32", "--width=48", "--workers=1"]
+    size = ["--clips=3", "--frames=9", "--height=16", "--width=24", "--workers=1"]
     done = launch("prepare_data", "world", *size, f"--out={folder}")
     assert done.returncode == 0, done.stderr
     return str(folder)

@@ -10,7 +10,7 @@ import pytest
 
 from relic_jax.config import DiTConfig, RelicConfig, TextConfig, VAEConfig
 from relic_jax.errors import InputError
-from relic_jax.models import bundle, module, tokenizer
+from relic_jax.models import bundle, tokenizer
 
 CFG = RelicConfig(
     name="smallest",
@@ -30,12 +30,7 @@ def replaced(**parts):
 
 @pytest.fixture(scope="module")
 def model():
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype),
-        {part: module.abstract(kind, getattr(CFG, part)) for part, kind in bundle.PARTS.items()},
-    )
-    return bundle.Bundle(CFG, params, tokenizer.train(["a room with red walls"], 128))
+    return random_bundle(CFG)
 
 
 @pytest.fixture

@@ -197,7 +197,9 @@ def test_full_size_models_are_described_without_memory():
         return sum(np.prod(leaf.shape) for leaf in leaves)
 
     # Wan's published transformers without RELIC's additions: 14.29 and 1.42 billion parameters.
-    plain = {name: dataclasses.replace(getattr(RelicConfig, name)().dit, cond_dim=1) for name in ("wan_14b", "wan_1_3b")}
+    plain = {
+        name: dataclasses.replace(getattr(RelicConfig, name)().dit, cond_dim=1) for name in ("wan_14b", "wan_1_3b")
+    }
     assert abs(count(plain["wan_14b"]) / 14.288e9 - 1) < 2e-3
     assert abs(count(plain["wan_1_3b"]) / 1.4189e9 - 1) < 2e-3
     axes = module.logical_axes(DiT, RelicConfig.wan_14b().dit)

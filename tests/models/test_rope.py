@@ -61,5 +61,7 @@ def test_rotation_keeps_length_and_depends_on_distance_only():
 
     np.testing.assert_allclose(score(5, 3), score(700_005, 700_003), atol=1e-4)
     assert abs(score(5, 3) - score(5, 4)) > 1e-3
-    here = rope.join(rope.temporal_angles(CFG, jnp.array([9])), rope.spatial_angles(CFG, np.array([1.0]), np.array([1.0])))
+    here = rope.join(
+        rope.temporal_angles(CFG, jnp.array([9])), rope.spatial_angles(CFG, np.array([1.0]), np.array([1.0]))
+    )
     np.testing.assert_allclose(jnp.linalg.norm(rope.rotate(q, here)), jnp.linalg.norm(q), rtol=1e-6)

@@ -1,5 +1,7 @@
 """The VAE against diffusers' AutoencoderKLWan with random weights, module by module and whole."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from relic_jax.config import VAEConfig
 from relic_jax.errors import InputError
 from relic_jax.models import vae, vae_layers
-from relic_jax.models.module import bind, init
+from relic_jax.models.module import abstract, bind, init
 
 torch = pytest.importorskip("torch")
 wan = pytest.importorskip("diffusers.models.autoencoders.autoencoder_kl_wan")
@@ -17,6 +19,12 @@ WAN_LIKE = VAEConfig(base_dim=8, res_blocks=1)
 TINY_LIKE = VAEConfig(base_dim=8, multipliers=(1, 2, 4), res_blocks=1, temporal_down=(True, True), patch_size=2)
 CONFIGS = pytest.mark.parametrize("cfg", [WAN_LIKE, TINY_LIKE], ids=["wan_like", "tiny_like"])
 TOLERANCE = 1e-4
+
+
+@functools.cache
+def fresh(cfg):
+    """Made once: it takes longer than the rest of a test."""
+    return init(vae.VAE, cfg, jax.random.key(0))
 
 
 def oracle(cfg):
@@ -49,8 +57,11 @@ def converted(model):
     tree = {}
     for name, value in model.state_dict().items():
         for theirs, ours in (
-            ("resample.1.", "conv."), ("upsamplers.0.", "upsampler."), ("attentions.0.", "attention."), ("weight", "kernel"),
-        ):  # fmt: skip
+            ("resample.1.", "conv."),
+            ("upsamplers.0.", "upsampler."),
+            ("attentions.0.", "attention."),
+            ("weight", "kernel"),
+        ):
             name = name.replace(theirs, ours)
         array = value.numpy()
         if name.endswith("gamma"):
@@ -68,14 +79,14 @@ def converted(model):
 
 
 def converted_vae(model, cfg):
-    fresh = init(vae.VAE, cfg, jax.random.key(0))
-    params = converted(model) | {k: fresh[k] for k in ("latent_mean", "latent_std")}
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, fresh)
+    statistics = {"latent_mean": jnp.zeros(cfg.latent_channels), "latent_std": jnp.ones(cfg.latent_channels)}
+    params = converted(model) | statistics
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, abstract(vae.VAE, cfg))
     return params
 
 
 def to_torch(x):
-    return torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1))
+    return torch.from_numpy(np.moveaxis(np.array(x), -1, 1))
 
 
 def from_torch(x):
@@ -168,30 +179,31 @@ def test_encoder_and_decoder(cfg, latents):
 
 
 def test_statistics_normalise_the_latents():
-    params = init(vae.VAE, TINY_LIKE, jax.random.key(0))
+    params = fresh(TINY_LIKE)
     mean, std = jnp.arange(16.0) / 8, 1 + jnp.arange(16.0) / 16
     frames = video(TINY_LIKE, 2)
-    plain = vae.encode_video(params, TINY_LIKE, frames)
+    encode, decode = (jax.jit(f, static_argnums=1) for f in (vae.encode_video, vae.decode_video))
+    plain = encode(params, TINY_LIKE, frames)
     scaled = params | {"latent_mean": mean, "latent_std": std}
-    latents = vae.encode_video(scaled, TINY_LIKE, frames)
+    latents = encode(scaled, TINY_LIKE, frames)
     np.testing.assert_allclose(latents, (plain - mean) / std, atol=1e-6)
-    np.testing.assert_allclose(
-        vae.decode_video(scaled, TINY_LIKE, latents), vae.decode_video(params, TINY_LIKE, plain), atol=1e-5
-    )
+    np.testing.assert_allclose(decode(scaled, TINY_LIKE, latents), decode(params, TINY_LIKE, plain), atol=1e-5)
 
 
 def test_bf16_decodes_in_bf16_and_encodes_to_float32():
     cfg = TINY_LIKE
-    params, frames = init(vae.VAE, cfg, jax.random.key(0)), video(cfg, 2)
-    latents = vae.encode_video(params, cfg, frames)
-    half = vae.decode_video(params, cfg, latents.astype(jnp.bfloat16))
+    params, frames = fresh(cfg), video(cfg, 2)
+    encode, decode = (jax.jit(f, static_argnums=1) for f in (vae.encode_video, vae.decode_video))
+    latents = encode(params, cfg, frames)
+    half = decode(params, cfg, latents.astype(jnp.bfloat16))
     assert latents.dtype == jnp.float32 and half.dtype == jnp.bfloat16
-    np.testing.assert_allclose(half.astype(jnp.float32), vae.decode_video(params, cfg, latents), atol=0.05)
-    assert vae.encode_video(params, cfg, frames.astype(jnp.bfloat16)).dtype == jnp.float32
+    np.testing.assert_allclose(half.astype(jnp.float32), decode(params, cfg, latents), atol=0.05)
+    coarse = jax.eval_shape(lambda x: vae.encode_video(params, cfg, x), frames.astype(jnp.bfloat16))
+    assert coarse.dtype == jnp.float32
 
 
 def test_bad_shapes_are_named():
-    params, frames = init(vae.VAE, TINY_LIKE, jax.random.key(0)), video(TINY_LIKE, 2)
+    params, frames = fresh(TINY_LIKE), video(TINY_LIKE, 2)
     with pytest.raises(InputError, match="4 frames, expected 1 and a multiple of 4"):
         vae.encode_video(params, TINY_LIKE, frames[:, :4])
     with pytest.raises(InputError, match="15 x 24 pixels, expected multiples of the VAE's stride 8"):

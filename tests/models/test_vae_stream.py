@@ -21,10 +21,9 @@ BATCH, LATENTS, HEIGHT, WIDTH = 2, 4, 2, 3
 @functools.cache
 def example(cfg):
     """Random parameters (a fresh model's residual branches are zero), a video and its latents."""
-    leaves, treedef = jax.tree.flatten(init(vae.VAE, cfg, jax.random.key(0)))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.05 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    params = jax.tree.unflatten(treedef, noisy)
+    fresh = jax.jit(lambda key: init(vae.VAE, cfg, key))(jax.random.key(0))
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), fresh)
     shape = (BATCH, 4 * LATENTS - 3, HEIGHT * cfg.spatial_stride, WIDTH * cfg.spatial_stride, 3)
     frames = jax.random.uniform(jax.random.key(2), shape, minval=-1, maxval=1)
     latents = jax.jit(vae.encode_video, static_argnums=1)(params, cfg, frames)
@@ -84,7 +83,7 @@ def test_cache_keeps_its_shapes_and_dtypes(cfg):
 def test_a_picture_that_began_as_a_video_goes_on_as_one():
     """The first frame's latent is the same whatever follows: causality, which a stream lives on."""
     params, frames, latents = example(TINY_LIKE)
-    picture = vae.encode_video(params, TINY_LIKE, frames[:, :1])
+    picture = jax.jit(vae.encode_video, static_argnums=1)(params, TINY_LIKE, frames[:, :1])
     np.testing.assert_allclose(picture, latents[:, :1], atol=1e-5, rtol=0)
 
 

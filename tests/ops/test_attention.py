@@ -31,7 +31,9 @@ def test_matches_the_oracle(backend, ranges):
         per_sample = np.broadcast_to(np.asarray(ranges), (2, 2, 2))
         valid = np.array([[any(a <= i < b for a, b in r) for i in range(12)] for r in per_sample])
         k, v = (np.where(valid[..., None, None], x, np.nan) for x in (k, v))  # absent keys may hold anything
-    out, lse = attention(*map(jnp.asarray, (q, k, v)), kv_ranges=None if ranges is None else jnp.array(ranges), backend=backend)
+    out, lse = attention(
+        *map(jnp.asarray, (q, k, v)), kv_ranges=None if ranges is None else jnp.array(ranges), backend=backend
+    )
     expected, expected_lse = _oracle(q, np.nan_to_num(k), np.nan_to_num(v), valid)
     np.testing.assert_allclose(out, expected, atol=1e-5)
     np.testing.assert_allclose(lse, expected_lse, atol=1e-5)

@@ -15,7 +15,6 @@ from relic_jax.memory.layout import layout
 from relic_jax.models import rope
 from relic_jax.models.dit import DiT, grid_angles, patchify
 from relic_jax.models.module import bind, init
-from relic_jax.ops.attention import attention
 from relic_jax.stream import rollout
 
 DIT = DiTConfig(dim=48, ffn_dim=64, heads=2, layers=2, text_len=4, text_dim=8, cond_dim=8, freq_dim=16)
@@ -146,15 +145,14 @@ def test_memory_reaches_what_the_window_has_lost(compress):
         state = begin(cfg)
         block = rollout.Block(first, jnp.zeros((1, 2, 52)), jnp.zeros((1, 2, 48)))
         state = rollout.write(params(), cfg, state, block)
-        for actions in jnp.split(walk(3, cfg), 3, axis=1):
-            # The blocks between are written as they are, so that only memory carries the difference.
+        for _ in range(3):  # these are written as they are, so that only memory carries the difference
             fixed = rollout.Block(jnp.ones((1, 2, 8, 12, 16)), jnp.zeros((1, 2, 52)), jnp.zeros((1, 2, 48)))
             state = rollout.write(params(), cfg, state, fixed)
-        return step(params(), cfg, state, actions)[1], state
+        return step(params(), cfg, state, walk(1, cfg))[1]
 
     a, b = (jax.random.normal(jax.random.key(i), (1, 2, 8, 12, 16)) for i in range(2))
     for mode in ("relic", "full"):
-        assert jnp.abs(later(mode, a)[0] - later(mode, b)[0]).max() > 1e-3
+        assert jnp.abs(later(mode, a) - later(mode, b)).max() > 1e-3
 
 
 def test_window_mode_has_no_memory():

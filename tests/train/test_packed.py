@@ -55,7 +55,7 @@ velocity = jax.jit(packed.noisy_velocity, static_argnums=1)
 
 
 def test_mask_is_the_literal_one_of_the_specification(monkeypatch):
-    """Two clean blocks (34 + 8 tokens of the first two periods) and two noisy ones of 48 tokens, sample 0 sees one clean."""
+    """Two clean blocks of 26 and 30 tokens, two noisy ones of 48; sample 0 sees one clean block, sample 1 both."""
     cfg = config()
     params, x = inputs()
     ours = velocity(params, cfg, **x)

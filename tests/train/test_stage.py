@@ -3,10 +3,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from tests.train.toy import config
 
 from relic_jax.config import ConfigError, RelicConfig, from_config_dict
 from relic_jax.train.stage import TeacherOptions, TrainConfig
+from tests.train.toy import config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -14,13 +14,10 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"stage": "dream"}, "config.stage='dream' is not one of vae, teacher, causal"),
-        ({"schedule": "steps"}, "config.schedule='steps' is not one of constant, cosine"),
         ({"frames": 0}, "config.frames=0 must be at least 1"),
         ({"learning_rate": 0.0}, "config.learning_rate=0.0 must be above 0"),
         ({"ema": 1.0}, r"config.ema=1.0 must lie in \[0, 1\)"),
         ({"warmup": 41}, "config.warmup=41 must lie between 0 and config.steps=40"),
-        ({"betas": (0.9,)}, r"config.betas=\(0.9,\) must be two numbers"),
         ({"vae": None}, "config.stage=vae needs options config.vae and no other stage's"),
         ({"teacher": TeacherOptions()}, "config.stage=vae needs options config.vae and no other stage's"),
     ],

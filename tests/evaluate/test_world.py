@@ -1,0 +1,53 @@
+"""The arithmetic of the action-following evaluation, and the whole of it on a model of random weights."""
+
+import dataclasses
+
+import numpy as np
+
+from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, VAEConfig
+from relic_jax.evaluate import world
+from tests.small import random_bundle
+
+CFG = dataclasses.replace(
+    RelicConfig.tiny(),
+    dit=DiTConfig(dim=32, ffn_dim=32, heads=2, layers=1, text_len=32, text_dim=64, cond_dim=8, freq_dim=16),
+    vae=dataclasses.replace(VAEConfig.tiny(), base_dim=4),
+    memory=MemoryConfig(horizon=16),
+)
+
+
+def test_summary_counts_only_clips_that_move():
+    by_scene = {f"{v}_db": np.array([20.0, 30.0, 10.0]) for v in world.VARIANTS}
+    by_scene |= {f"{v}_later_db": np.array([21.0, 31.0, 14.0]) for v in world.VARIANTS}
+    by_scene |= {
+        "still_db": np.array([15.0, 26.0, 12.0]),
+        "still_later_db": np.array([14.0, 25.0, 11.0]),
+        "vae_db": np.array([30.0, 31.0, 32.0]),
+        "mirrored_db": np.array([14.0, 40.0, 16.0]),
+    }
+    got = world.summary(by_scene)
+    assert (got["clips"], got["scenes"]) == (2, 3)
+    assert got["right_closer_fraction"] == 0.5
+    assert got["right_closer_fraction_no_pose"] == 0.0
+    assert got["psnr_db"] == 15.0 and got["psnr_gain_over_still_db"] == 5.0 and got["vae_psnr_db"] == 31.0
+
+
+def test_scores_are_of_the_frames_after_the_picture():
+    truth = np.zeros((1, 45, 8, 8, 3), np.uint8)
+    made = truth.copy()
+    made[:, 16:33] = 255
+    made[:, 33:] = 7  # beyond what is measured
+    got = world.scores(truth, {"right": made + np.uint8(1)})
+    assert got["right_later_db"][0] < got["right_db"][0]
+    assert np.isinf(got["still_db"][0])
+
+
+def test_truth_and_all_variants_of_held_out_scenes():
+    scenes = world.join([part for _, part in world.scenes(CFG, 2, seed=900_000_000)])
+    assert scenes.video.shape == (2, 45, 64, 96, 3) and scenes.actions.shape == (2, 45, 13)
+    made = world.videos(random_bundle(CFG), scenes, seed=0)
+    assert set(made) == {"vae", *world.VARIANTS}
+    assert all(video.shape == scenes.video.shape and video.dtype == np.uint8 for video in made.values())
+    assert (made["right"] != made["mirrored"]).any()
+    figures = world.summary(world.scores(scenes.video, made))
+    assert figures["scenes"] == 2 and 0 <= figures["right_closer_fraction"] <= 1

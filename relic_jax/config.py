@@ -136,6 +136,40 @@ class VAEConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TinyVAEConfig:
+    """TAEHV's tiny autoencoder for Wan's latents (`models/tiny_vae.py`).
+
+    Each level halves the sides on the way down, and time where `temporal_down`; the decoder takes the levels in
+    reverse. `decoder_dims` has one width more than there are levels, that of full resolution.
+    """
+
+    latent_channels: int = 16
+    encoder_dim: int = 64
+    decoder_dims: tuple[int, ...] = (256, 128, 64, 64)
+    blocks: int = 3
+    temporal_down: tuple[bool, ...] = (True, True, False)
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.decoder_dims) == len(self.temporal_down) + 1,
+            f"tiny_vae.decoder_dims has {len(self.decoder_dims)} entries, expected {len(self.temporal_down) + 1}, one "
+            "a level of tiny_vae.temporal_down and one for full resolution",
+        )
+
+    @property
+    def spatial_stride(self) -> int:
+        return 2 ** len(self.temporal_down)
+
+    @property
+    def temporal_stride(self) -> int:
+        return 2 ** sum(self.temporal_down)
+
+    @classmethod
+    def taew2_1(cls) -> TinyVAEConfig:
+        return cls()
+
+
+@dataclasses.dataclass(frozen=True)
 class TextConfig:
     """umT5 encoder (SPEC 1): gated-GELU, relative position bias in every layer."""
 

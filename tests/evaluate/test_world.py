@@ -35,7 +35,7 @@ def test_summary_counts_only_clips_that_move():
 def test_scores_are_of_the_frames_after_the_picture():
     truth = np.zeros((1, 45, 8, 8, 3), np.uint8)
     made = truth.copy()
-    made[:, 16:33] = 255
+    made[:, 16:33] = 200
     made[:, 33:] = 7  # beyond what is measured
     got = world.scores(truth, {"right": made + np.uint8(1)})
     assert got["right_later_db"][0] < got["right_db"][0]

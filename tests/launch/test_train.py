@@ -77,7 +77,7 @@ def test_another_configuration_is_refused(run):
 
 
 def test_export(run, tmp_path):
-    done = launch("export", f"--workdir={run}", f"--out={tmp_path}/vae.safetensors", "--dtype=bfloat16")
+    done = launch("export", "weights", f"--workdir={run}", f"--out={tmp_path}/vae.safetensors", "--dtype=bfloat16")
     assert done.returncode == 0, done.stderr
     cfg = from_config_dict(stage.TrainConfig, json.loads((run / "config.json").read_text()))
     expected = module.abstract(vae.VAE, cfg.model.vae)
@@ -91,7 +91,7 @@ def test_export(run, tmp_path):
 
 
 def test_export_of_nothing(tmp_path):
-    done = launch("export", f"--workdir={tmp_path}", f"--out={tmp_path}/vae.safetensors")
+    done = launch("export", "weights", f"--workdir={tmp_path}", f"--out={tmp_path}/vae.safetensors")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "holds no weights; expected a training run's workdir" in done.stderr
     assert not any(tmp_path.iterdir())

@@ -11,6 +11,7 @@ import pytest
 from relic_jax.config import DiTConfig, RelicConfig, TextConfig, VAEConfig
 from relic_jax.errors import InputError
 from relic_jax.models import bundle, tokenizer
+from tests.small import random_bundle
 
 CFG = RelicConfig(
     name="smallest",

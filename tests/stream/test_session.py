@@ -86,16 +86,21 @@ def test_a_session_of_another_config_is_refused(model, picture, tmp_path):
 
 
 def test_a_hundred_blocks_compile_once_at_constant_time_and_memory(model, picture):
-    walk = Session.open(model, picture, PROMPT, seed=3)
-    compiled, decoded = session._step._cache_size(), session._decode._cache_size()
-    seconds, live = [], []
-    for _ in range(100):
-        begun = time.perf_counter()
-        frames(walk.play("w-4" if walk.frames == 0 else "wl-8"))
-        seconds.append(time.perf_counter() - begun)
-        gc.collect()
-        live.append(sum(x.nbytes for x in jax.live_arrays()))
-    assert session._step._cache_size() - compiled <= 1 and session._decode._cache_size() - decoded <= 1
-    assert len(set(live[1:])) == 1
-    assert np.median(seconds[90:]) <= 1.1 * np.median(seconds[25:36])
-    assert np.isfinite(walk.latents).all()
+    ratios = []
+    for _ in range(4):  # another process may take the core for a while; blocks that truly slow down do so every time
+        walk = Session.open(model, picture, PROMPT, seed=3)
+        compiled, decoded = session._step._cache_size(), session._decode._cache_size()
+        seconds, live = [], []
+        for _ in range(101):
+            begun = time.perf_counter()
+            frames(walk.play("w-4" if walk.frames == 0 else "wl-8"))
+            seconds.append(time.perf_counter() - begun)
+            gc.collect()
+            live.append(sum(x.nbytes for x in jax.live_arrays()))
+        assert session._step._cache_size() - compiled <= 1 and session._decode._cache_size() - decoded <= 1
+        assert len(set(live[1:])) == 1
+        assert np.isfinite(walk.latents).all()
+        ratios.append(np.median(seconds[90:101]) / np.median(seconds[25:36]))
+        if ratios[-1] <= 1.1:
+            return
+    pytest.fail(f"blocks 90-100 took {ratios} times as long as blocks 25-35")

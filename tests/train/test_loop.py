@@ -160,6 +160,34 @@ def test_decay_only_where_there_are_matrices():
     assert Toy().decay_mask(jax.eval_shape(Toy().init, jax.random.key(0)))["hidden"] == {"w": True, "b": False}
 
 
+def test_muon_moves_every_matrix_along_all_its_directions_alike():
+    cfg = config(optimizer="muon", warmup=0, schedule="constant", weight_decay=0.0, learning_rate=1e-2)
+    rng = np.random.default_rng(0)
+    # One direction's gradient is a thousand times the others': Adam's update would follow it, Muon's does not.
+    steep = np.diag([1e3, 1.0, 1.0, 1.0])
+    params = {
+        "linear": {"kernel": jnp.zeros((4, 4)), "bias": jnp.zeros((4,))},
+        "blocks": {"linear": {"kernel": jnp.zeros((2, 4, 4))}},
+        "conv": {"kernel": jnp.zeros((3, 3, 4, 8))},
+        "modulation": jnp.zeros((2, 6, 4)),
+    }
+    gradient = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params)
+    gradient["linear"]["kernel"] = jnp.asarray(steep, jnp.float32)
+    gradient["blocks"]["linear"]["kernel"] = jnp.asarray(np.stack([steep, 1e-3 * steep]), jnp.float32)
+    make = optimizer.make(cfg, jax.tree.map(lambda leaf: leaf.ndim > 1, params))
+    update, _ = make.update(gradient, make.init(params), params)
+
+    def spread(matrix):
+        values = np.linalg.svd(np.asarray(matrix), compute_uv=False)
+        return values.max() / values.min()
+
+    assert spread(update["linear"]["kernel"]) < 2
+    assert all(spread(layer) < 2 for layer in update["blocks"]["linear"]["kernel"])
+    assert spread(update["conv"]["kernel"].reshape(-1, 8)) < 2
+    size = np.abs(update["modulation"])  # Adam's first step: as large for every number
+    assert size.max() / size.min() < 1.01
+
+
 def test_prefetch_state_is_that_of_the_batch_handed_out():
     with Prefetch(ToyBatches(0), depth=3) as feed:
         assert feed.get_state() == {"index": 0}

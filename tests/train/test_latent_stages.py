@@ -1,0 +1,166 @@
+"""Teacher and causal stage on encoded clips: they learn, resume, measure, and refuse what can't be trained."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relic_jax.config import ConfigError, DiTConfig, MemoryConfig, RelicConfig, StreamConfig, VAEConfig, VideoConfig
+from relic_jax.data import builder, latents, loader, shards
+from relic_jax.errors import InputError
+from relic_jax.models import weights
+from relic_jax.train import clips as train_clips
+from relic_jax.train import loop, metrics
+from relic_jax.train import stage as stages
+from tests.small import random_bundle
+
+MODEL = dataclasses.replace(
+    RelicConfig.tiny(),
+    video=VideoConfig(height=32, width=48),
+    dit=DiTConfig(
+        dim=48, ffn_dim=64, heads=2, layers=2, latent_channels=4, text_len=32, text_dim=64, cond_dim=8, freq_dim=16
+    ),
+    vae=VAEConfig(
+        latent_channels=4, base_dim=4, multipliers=(1, 1, 1), res_blocks=1, temporal_down=(True, True), patch_size=2
+    ),
+    memory=MemoryConfig(window=4, horizon=8, schedule=(1, 4, 2)),
+    stream=StreamConfig(block=2, timesteps=(1000.0, 625.0)),
+)
+LATENTS = 8
+FRAMES = 29
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Four encoded clips, and the VAE that encoded them."""
+    folder = tmp_path_factory.mktemp("latents")
+    model = random_bundle(MODEL)
+    recipe = builder.Recipe(FRAMES, 32, 48, seed=0)
+    raw = shards.Split(folder / "clips", "train", 4)
+    raw.directory.mkdir()
+    shards.claim(raw, dataclasses.asdict(recipe))
+    for shard in range(len(raw.shards)):
+        recipe.write(raw, shard, lambda: None)
+    shards.finish(raw.directory, builder.features(32, 48), "test")
+    encoded = shards.Split(folder / "encoded", "train", 4)
+    encoded.directory.mkdir()
+    clips = loader.Clips(raw.directory)
+    latents.write(encoded, clips, model.params, MODEL, model.tokenizer, {"weights": "random"}, lambda done: None)
+    weights.save_safetensors(folder / "vae.safetensors", model.params["vae"])
+    return folder
+
+
+def config(data, name, **changed):
+    vae = str(data / "vae.safetensors")
+    options = {"teacher": stages.TeacherOptions(vae=vae), "causal": stages.CausalOptions(vae=vae)}[name]
+    return stages.TrainConfig(
+        **{
+            "stage": name,
+            "model": MODEL,
+            "data": str(data / "encoded"),
+            "data_val": str(data / "encoded"),
+            "steps": 4,
+            "batch": 2,
+            "frames": FRAMES,
+            "learning_rate": 1e-3,
+            "optimizer": "muon",
+            "warmup": 1,
+            "log_every": 1,
+            "sample_every": 4,
+            "save_every": 2,
+            name: options,
+        }
+        | changed
+    )
+
+
+@pytest.mark.parametrize("name", ["teacher", "causal"])
+def test_trains_and_resumes_exactly(data, name, tmp_path):
+    cfg = config(data, name)
+    straight, halved = tmp_path / "straight", tmp_path / "halved"
+    for workdir in (straight, halved):
+        workdir.mkdir()
+    loop.train(cfg, stages.make(cfg), straight)
+    begun = stages.make(cfg)
+    stopped = dataclasses.replace(begun, cfg=cfg)
+    with pytest.raises(KeyboardInterrupt):  # stops hard at the third batch, after the checkpoint of step 2
+        object.__setattr__(stopped, "batches", lambda seed: _Stopping(begun.batches(seed), 2))
+        loop.train(cfg, stopped, halved)
+    loop.train(cfg, stages.make(cfg), halved)
+    assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
+    rows = metrics.read(straight)
+    assert {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
+    assert list((straight / "samples").glob("*.png"))
+
+
+class _Stopping:
+    """Batches that end in an interruption, as a kill would."""
+
+    def __init__(self, batches, count):
+        self._batches, self._left = batches, count
+
+    def __next__(self):
+        if not self._left:
+            raise KeyboardInterrupt
+        self._left -= 1
+        return next(self._batches)
+
+    def get_state(self):
+        return self._batches.get_state()
+
+    def set_state(self, state):
+        self._batches.set_state(state)
+
+
+@pytest.mark.parametrize("name", ["teacher", "causal"])
+def test_picture_takes_no_part_in_the_loss(data, name):
+    """The first latent is always clean: its target doesn't exist, so changing noise there can't change the loss."""
+    made = stages.make(config(data, name))
+    batch = {k: jnp.asarray(v) for k, v in next(made.batches(0)).items()}
+    params = made.init(jax.random.key(0))
+    loss = jax.jit(lambda p, b: made.loss(p, b, jax.random.key(5))[0])
+    gradient = jax.grad(lambda p: loss(p, batch))(params)
+    assert np.isfinite(loss(params, batch))
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def test_conditions_rescale_positions_to_the_streams_unit():
+    batch = {
+        "text": jnp.zeros((1, 2, 3)),
+        "actions": jnp.zeros((1, 5, 13)),
+        "rotations": jnp.broadcast_to(jnp.eye(3), (1, 5, 3, 3)),
+        "positions": jnp.ones((1, 5, 3)),
+        "unit": jnp.array([0.2]),
+    }
+    given = train_clips.conditions(batch, MODEL)
+    # 1 m is 5 of the clip's units; the stream's unit is 0.1 m, and poses are scaled by 1 / 10.
+    np.testing.assert_allclose(given.poses[0, 1, 9:12], 5 * 0.1 / 10, rtol=1e-6)
+
+
+def test_dropped_conditions_are_zero_and_independent():
+    given = train_clips.Conditions(
+        text=jnp.ones((2000, 1, 1)),
+        actions=jnp.ones((2000, 1, 52)),
+        poses=jnp.ones((2000, 1, 48)),
+        pose_weight=jnp.ones((2000,)),
+    )
+    dropped = train_clips.drop(given, jax.random.key(0), text=0.1, pose=0.3)
+    text, pose = dropped.text[:, 0, 0] == 0, dropped.pose_weight == 0
+    assert abs(text.mean() - 0.1) < 0.03 and abs(pose.mean() - 0.3) < 0.04
+    assert abs((text & pose).mean() - 0.03) < 0.02
+    assert (dropped.actions == 1).all()
+
+
+def test_bad_input_before_any_compile(data):
+    with pytest.raises(ConfigError, match=r"config\.frames=25 are 7 latents, expected a multiple of model\.stream"):
+        stages.make(config(data, "causal", frames=25))
+    with pytest.raises(ConfigError, match=r"config\.frames=28: expected 4 L \+ 1 frames"):
+        stages.make(config(data, "teacher", frames=28))
+    with pytest.raises(InputError, match="expected clips of 16 latents|got one of 8"):
+        stages.make(config(data, "causal", frames=61))
+    with pytest.raises(InputError, match="config.teacher.vae is empty"):
+        stages.make(config(data, "teacher", teacher=stages.TeacherOptions()))
+    with pytest.raises(InputError, match="expected a data set made by launch.prepare_data"):
+        stages.make(config(data, "teacher", data_val=str(data / "none")))

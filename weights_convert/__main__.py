@@ -33,7 +33,10 @@ _DTYPE = flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "to-relic: of matrices (float32); to-torch: of all (None: what they had)"
 )
 _LAYOUT = flags.DEFINE_enum(
-    "layout", "auto", ["auto", "wan", "diffusers"], "the published form; auto: found out, or the one it came in"
+    "layout",
+    "auto",
+    ["auto", *sorted({layout for model in MODELS.values() for layout in model.layouts})],
+    "the published form; auto: found out, or the one it came in",
 )
 _VERIFY = flags.DEFINE_bool("verify", False, "to-relic: compare the result with the source, bit for bit")
 _CONFIG = flags.DEFINE_string("config", None, "JSON file with the fields in which the model differs from --model's")

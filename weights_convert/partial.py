@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,9 @@ def partial(destination: Path, key: dict[str, Any], needed: int) -> Iterator[Par
     Raises:
       InputError: the destination exists, can't be written to, or is being written.
     """
-    check_new(destination)
+    check_destination(destination)
     folder = destination.with_name(f".{destination.name}.partial")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        lock = destination.with_name(f".{destination.name}.lock").open("w")
-    except OSError as error:
-        raise InputError(f"{destination} can't be written: {error.strerror}") from error
+    lock = destination.with_name(f".{destination.name}.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -73,11 +70,13 @@ def partial(destination: Path, key: dict[str, Any], needed: int) -> Iterator[Par
         except InputError:
             shutil.rmtree(folder)
             raise
+        except OSError as error:
+            raise NoSpaceError(f"{folder} can't be written: {error.strerror}") from error
         finally:
             work.close()
         for name in (_JOURNAL, _KEY):
             (folder / name).unlink()
-        check_new(destination)
+        check_destination(destination)
         folder.rename(destination)
     finally:
         Path(lock.name).unlink()
@@ -88,9 +87,24 @@ class NoSpaceError(InputError):
     """The result can't be written: what there is of it stays, for the next run."""
 
 
-def check_new(destination: Path) -> None:
+def check_destination(destination: Path) -> None:
+    """Says early what would stop a conversion late; makes the folder that the destination is to be in.
+
+    Raises:
+      InputError: the destination exists, or can't be made.
+    """
     if destination.exists():
         raise InputError(f"{destination} exists already; expected a new folder, nothing is overwritten")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=destination.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"the folder {destination.parent} can't be made or written to: {error.strerror}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def _prepare(folder: Path, key: dict[str, Any]) -> None:

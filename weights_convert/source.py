@@ -14,7 +14,7 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 
@@ -28,6 +28,8 @@ _CONTAINERS = ("generator_ema", "generator", "state_dict", "model")
 _WRAPPERS = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 _PREFIXES = ("module.", "model.", "diffusion_model.")
 
+# What weights may be of, by name.
+DTYPES = {np.dtype(kind).name: np.dtype(kind) for kind in (np.float64, np.float32, np.float16, jnp.bfloat16)}
 SAFETENSORS_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -151,7 +153,7 @@ class _Pickle:
 
         tensor = self._state[name].detach()
         if tensor.dtype == torch.bfloat16:  # NumPy has none of its own
-            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+            return tensor.view(torch.int16).numpy().view(DTYPES["bfloat16"])
         return tensor.numpy()
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import safetensors
@@ -23,7 +22,7 @@ from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.module import Params
 from weights_convert.partial import NoSpaceError
-from weights_convert.source import SAFETENSORS_DTYPES
+from weights_convert.source import DTYPES, SAFETENSORS_DTYPES
 from weights_convert.table import Shape
 
 CHUNK_BYTES = 64 << 20  # a host that loads its part of a matrix reads little of its neighbours'
@@ -139,7 +138,7 @@ def load(folder: Path, expected: Params, sharding: Any = None) -> Params:
 
 
 def _create(folder: Path, shape: Shape, dtype: np.dtype, *, stacked: bool) -> ts.TensorStore:
-    name = "bfloat16" if dtype == ml_dtypes.bfloat16 else np.dtype(dtype).str
+    name = "bfloat16" if dtype == DTYPES["bfloat16"] else np.dtype(dtype).str
     metadata = {"shape": shape, "chunks": _chunks(shape, dtype.itemsize, stacked=stacked), "dtype": name}
     spec = {
         "driver": "zarr",

@@ -18,23 +18,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-from tqdm import tqdm
 
 from relic_jax.errors import InputError
 from relic_jax.models import weights
-from relic_jax.models.module import abstract
-from weights_convert.partial import Partial, check_new, partial
-from weights_convert.source import Source, find
+from weights_convert.partial import Partial, check_destination, partial, write_json
+from weights_convert.progress import progress
+from weights_convert.source import DTYPES, Source, find
 from weights_convert.store import Reader, Writer, write_tree
-from weights_convert.table import Match, Shape, Tensor, expand, match
+from weights_convert.table import Match, Shape, Tensor, match
 from weights_convert.tables import MODELS, Model
 
 CONVERTER_VERSION = 1
 WEIGHTS = Path("checkpoints") / "0" / "ema"
 MATRICES = ("kernel", "embedding")
-DTYPES = {np.dtype(kind).name: np.dtype(kind) for kind in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +62,7 @@ def to_relic(
     Raises:
       InputError: the source doesn't fit or the destination can't be written; `dst` is as it was.
     """
-    check_new(dst)
+    check_destination(dst)
     layout, source, plan = open_source(name, src, model, layout)
     key = {
         "format": "relic-jax weights",
@@ -76,7 +73,7 @@ def to_relic(
         "source": _describe(source.files),
         "config": json.loads(json.dumps(dataclasses.asdict(model.config))),  # tuples become lists
     }
-    leaves = {leaf: tuple(x.shape) for leaf, x in weights.leaves(abstract(model.module, model.config))}
+    leaves = {leaf: tuple(x.shape) for leaf, x in weights.leaves(model.leaves())}
     size = sum(math.prod(shape) * stored_dtype(leaf, dtype).itemsize for leaf, shape in leaves.items())
     with partial(dst, key, size) as work:
         folder = work.folder / WEIGHTS
@@ -104,7 +101,7 @@ def open_source(name: str, src: Path, model: Model, layout: str = "auto") -> tup
     found = {}
     for key in model.layouts if layout == "auto" else [layout]:
         if files := find(src, model.layouts[key]):
-            source, tensors = Source(src, files), table(model, key)
+            source, tensors = Source(src, files), model.table(key)
             names = {tensor.source for tensor in tensors}
             found[key] = (len(names & source.stored.keys()), source, tensors)
     if not found:
@@ -113,6 +110,7 @@ def open_source(name: str, src: Path, model: Model, layout: str = "auto") -> tup
     best = max(found, key=lambda key: found[key][0])
     _, source, tensors = found[best]
     plan = match(tensors, source.shapes, model.layouts[best].ignored, str(src), lambda: f" {name}{_hint(name, source)}")
+    _check_config(source, best, model)
     for tensor in plan.tensors:
         stored = source.stored[tensor.source]
         if stored.dtype not in DTYPES:
@@ -180,17 +178,31 @@ def _each(
             del value  # before the next one is read
 
 
-def table(model: Model, layout: str) -> list[Tensor]:
-    return expand(model.layouts[layout].rows(model.config), abstract(model.module, model.config))
+def _check_config(source: Source, layout: str, model: Model) -> None:
+    """What shapes don't show: weights of 12 heads fit a model of 24. A source may come without config.json."""
+    file, expected = source.files[0].with_name("config.json"), model.layouts[layout].config
+    if expected is None or not file.is_file():
+        return
+    try:
+        stored = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} is not readable: {error}") from error
+    wrong = [
+        f"{field} is {stored[field]}, expected {value}"
+        for field, value in expected(model.config).items()
+        if isinstance(value, int | float | list) and stored.get(field, value) != value
+    ]
+    if wrong:
+        raise InputError(f"{file} is of another model: {'; '.join(wrong)}")
 
 
 def _hint(name: str, source: Source) -> str:
     """Says which other model the source is of, if it is."""
     for other, model in MODELS.items():
         for layout in model.layouts:
-            wanted = {tensor.source: tensor.shape for tensor in table(model, layout) if tensor.row.initial is None}
+            wanted = {tensor.source: tensor.shape for tensor in model.table(layout) if tensor.row.initial is None}
             if other != name and wanted.items() <= source.shapes.items():
-                return f" (it is a {other})"
+                return f" (it is {other})"
     return ""
 
 
@@ -208,13 +220,5 @@ def _describe(files: list[Path]) -> list[dict[str, Any]]:
     return described
 
 
-def progress(what: str, total: int, done: int = 0) -> tqdm:
-    return tqdm(total=total, initial=done, desc=what, unit="B", unit_scale=True, unit_divisor=1000)
-
-
 def _bytes(tensors: Iterable[Tensor], source: Source) -> int:
     return sum(math.prod(x.shape) * DTYPES[source.stored[x.source].dtype].itemsize for x in tensors)
-
-
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

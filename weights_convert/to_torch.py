@@ -18,12 +18,12 @@ import safetensors.numpy
 
 from relic_jax.errors import InputError
 from relic_jax.models import weights
-from relic_jax.models.module import abstract
-from weights_convert.partial import NoSpaceError, check_new, partial
+from weights_convert.partial import NoSpaceError, check_destination, partial, write_json
+from weights_convert.progress import progress
+from weights_convert.source import DTYPES
 from weights_convert.store import Reader, SafetensorsReader
 from weights_convert.table import Tensor
 from weights_convert.tables import Layout, Model
-from weights_convert.to_relic import DTYPES, progress, table, write_json
 
 SHARD_BYTES = 5_000_000_000
 
@@ -60,12 +60,12 @@ def to_torch(
     Raises:
       InputError: the weights don't fit the model, or the destination can't be written.
     """
-    check_new(dst)
+    check_destination(dst)
     manifest = _manifest(src)
     layout = manifest.get("layout", next(iter(model.layouts))) if layout == "auto" else layout
     reader = open_weights(src)
-    weights.check_fits(reader.leaves, abstract(model.module, model.config), str(src))
-    tensors = _trained(table(model, layout), reader)
+    weights.check_fits(reader.leaves, model.leaves(), str(src))
+    tensors = _trained(model.table(layout), reader)
     kept = manifest.get("source_dtypes", {})
     jobs = [_Job(x, dtype or kept.get(x.place) or reader.leaves[x.target].dtype.name) for x in tensors]
     total = sum(job.bytes for job in jobs)

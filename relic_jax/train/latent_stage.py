@@ -29,7 +29,7 @@ SHOWN_EVERY = 12  # frames
 MEASURED = slice(1, 33)  # frames: the first two seconds after the picture, which determines most of what they show
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: a stage is a static argument of `_generate`
 class LatentStage(Stage):
     """See `stage.Stage`; batches are those of `data.loader.latent_batches`."""
 
@@ -72,9 +72,6 @@ class LatentStage(Stage):
         truth, made = (np.asarray(_decode(self.vae, self.cfg.model.vae, x)) for x in (latents, made))
         return truth, made
 
-    # The stage is a static argument of `_generate`: one stage object, one compilation.
-    __hash__ = object.__hash__
-
 
 @partial(jax.jit, static_argnums=0)
 def _generate(stage: LatentStage, params: Params, image: Array, given: Conditions, key: PRNGKeyArray) -> Array:
@@ -107,7 +104,9 @@ def arguments(cfg: TrainConfig, vae_path: str) -> tuple[TrainConfig, Params, dic
     if not vae_path:
         raise InputError(f"config.{cfg.stage}.vae is empty: expected the workdir or safetensors file of a trained VAE")
     decoder = load_params(vae_path, module.abstract(vae.VAE, cfg.model.vae))
-    held_out = next(loader.latent_batches(cfg.data_val, batch=HELD_OUT, seed=0, latents=length))
+    held_out = jax.tree.map(
+        jnp.asarray, next(loader.latent_batches(cfg.data_val, batch=HELD_OUT, seed=0, latents=length))
+    )
     expected = (*cfg.model.latent_size, cfg.model.dit.latent_channels)
     if held_out["latents"].shape[2:] != expected:
         raise InputError(f"{cfg.data_val}: latents of shape {held_out['latents'].shape[2:]}, expected {expected}")

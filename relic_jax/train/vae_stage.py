@@ -20,6 +20,7 @@ from relic_jax.train.stage import Batches, Stage, TrainConfig
 from relic_jax.train.vae import loss
 
 HELD_OUT = 8  # clips that `evaluate` measures
+HELD_OUT_FRAMES = 81  # of each, at most: more than a training window, for the decoder runs on for ever
 SHOWN = 4  # of them in the picture
 STATISTICS = 32  # batches that the latents' mean and deviation are measured on
 
@@ -50,7 +51,8 @@ class VAEStage(Stage):
 
     def sample(self, params: Params, key: PRNGKeyArray) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
         """First, middle and last frame of held-out clips: each row what came, then what was reconstructed."""
-        frames = [0, self.cfg.frames // 2, self.cfg.frames - 1]
+        last = self.held_out.shape[1] - 1
+        frames = [0, last // 2, last]
         rows = [
             np.concatenate([video[frames], self._reconstruct(params, video)[frames]]) for video in self.held_out[:SHOWN]
         ]
@@ -92,7 +94,9 @@ def make(cfg: TrainConfig) -> VAEStage:
                 f"{cfg.data_val}: clip {index} has {len(video)} frames of {video.shape[1]} x {video.shape[2]} pixels, "
                 f"expected at least {cfg.frames} of {expected[0]} x {expected[1]}"
             )
-    return VAEStage(cfg, np.stack([video[: cfg.frames] for video in videos]))
+    stride = cfg.model.vae.temporal_stride
+    whole = (min(HELD_OUT_FRAMES, *(len(video) for video in videos)) - 1) // stride * stride + 1
+    return VAEStage(cfg, np.stack([video[:whole] for video in videos]))
 
 
 def _unit(video: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T H W 3"]:

@@ -14,77 +14,18 @@ from relic_jax.models.dit import DiT, patchify, unpatchify
 CFG = DiTConfig(dim=96, ffn_dim=200, heads=2, layers=2, text_len=16, text_dim=32, cond_dim=24, freq_dim=64)
 
 
-def _from_diffusers(state: dict[str, np.ndarray], params: module.Params, cfg: DiTConfig) -> module.Params:
-    """Our parameters from a diffusers state dict; every source key must be used and every leaf but RELIC's filled."""
-    used = set()
-
-    def take(key: str) -> np.ndarray:
-        used.add(key)
-        return state[key]
-
-    def linear(key: str) -> dict:
-        return {"kernel": take(f"{key}.weight").T, "bias": take(f"{key}.bias")}
-
-    def mlp(first: str, second: str) -> dict:
-        return {"fc1": linear(first), "fc2": linear(second)}
-
-    def qkv(key: str) -> dict:
-        return {
-            **{n: linear(f"{key}.to_{n}") for n in "qkv"},
-            "o": linear(f"{key}.to_out.0"),
-            **{f"norm_{n}": {"scale": take(f"{key}.norm_{n}.weight")} for n in "qk"},
-        }
-
-    def block(i: int) -> dict:
-        b = f"blocks.{i}"
-        return {
-            "modulation": take(f"{b}.scale_shift_table")[0],
-            "self_attention": qkv(f"{b}.attn1"),
-            "cross_attention": qkv(f"{b}.attn2"),
-            "norm": {"scale": take(f"{b}.norm2.weight"), "bias": take(f"{b}.norm2.bias")},
-            "ffn": mlp(f"{b}.ffn.net.0.proj", f"{b}.ffn.net.2"),
-        }
-
-    blocks = jax.tree.map(lambda *x: np.stack(x), *[block(i) for i in range(cfg.layers)])
-    blocks |= {name: params["blocks"][name] for name in ("action", "pose")}
-    patch = take("patch_embedding.weight").transpose(2, 3, 4, 1, 0).reshape(-1, cfg.dim)
-    embedder = "condition_embedder"
-    converted = {
-        "patch_embedding": {"kernel": patch, "bias": take("patch_embedding.bias")},
-        "time_embedding": mlp(f"{embedder}.time_embedder.linear_1", f"{embedder}.time_embedder.linear_2"),
-        "time_projection": linear(f"{embedder}.time_proj"),
-        "text_embedding": mlp(f"{embedder}.text_embedder.linear_1", f"{embedder}.text_embedder.linear_2"),
-        "conditioner": params["conditioner"],
-        "blocks": blocks,
-        "head_modulation": take("scale_shift_table")[0],
-        "head": linear("proj_out"),
-    }
-    assert used == set(state)
-    assert jax.tree.map(jnp.shape, converted) == jax.tree.map(jnp.shape, params)
-    return jax.tree.map(jnp.asarray, converted)
-
-
 @pytest.fixture(scope="module")
 def pair():
     torch = pytest.importorskip("torch")
-    from diffusers import WanTransformer3DModel
+    pytest.importorskip("diffusers")
+    from tests.weights_convert.peers import params_of, torch_dit
 
     torch.manual_seed(0)
-    peer = WanTransformer3DModel(
-        num_attention_heads=CFG.heads,
-        attention_head_dim=CFG.head_dim,
-        text_dim=CFG.text_dim,
-        freq_dim=CFG.freq_dim,
-        ffn_dim=CFG.ffn_dim,
-        num_layers=CFG.layers,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=64,
-    ).eval()
+    peer = torch_dit(CFG)
     for parameter in peer.parameters():  # norms and biases too, so that no leaf's place is left untested
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, 0.5, 0.3)
-    state = {k: v.detach().numpy() for k, v in peer.state_dict().items()}
-    return peer, _from_diffusers(state, module.init(DiT, CFG, jax.random.key(0)), CFG)
+    return peer, params_of("wan-t2v-1.3b", CFG, peer.state_dict())
 
 
 def _inputs(length=3, height=6, width=8, seed=0):

@@ -13,26 +13,15 @@ from relic_jax.models import layers, module, umt5
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tests.weights_convert.peers import params_of, torch_umt5  # noqa: E402 (it imports torch)
+
 # attention_dim differs from dim, so that the two can't be mixed up.
 CFG = TextConfig(vocab=97, dim=48, attention_dim=64, ffn_dim=80, heads=4, layers=3, length=24)
 
 
 def oracle(cfg):
     torch.manual_seed(0)
-    config = transformers.UMT5Config(
-        vocab_size=cfg.vocab,
-        d_model=cfg.dim,
-        d_kv=cfg.attention_dim // cfg.heads,
-        d_ff=cfg.ffn_dim,
-        num_layers=cfg.layers,
-        num_heads=cfg.heads,
-        relative_attention_num_buckets=cfg.buckets,
-        relative_attention_max_distance=cfg.max_distance,
-        feed_forward_proj="gated-gelu",
-        layer_norm_epsilon=cfg.eps,
-        dropout_rate=0.0,
-    )
-    model = transformers.UMT5EncoderModel(config).eval()
+    model = torch_umt5(cfg)
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "layer_norm" in name:
@@ -44,30 +33,6 @@ def oracle(cfg):
     return model
 
 
-def params_of(model, cfg):
-    state = {k: v.detach().numpy() for k, v in model.state_dict().items()}
-
-    def stacked(suffix, transpose=True):
-        blocks = [state[f"encoder.block.{i}.{suffix}.weight"] for i in range(cfg.layers)]
-        array = jnp.asarray(np.stack([b.T if transpose else b for b in blocks]))
-        return {"kernel": array} if transpose else array
-
-    attention, ffn = "layer.0.SelfAttention", "layer.1.DenseReluDense"
-    return {
-        "embedding": jnp.asarray(state["shared.weight"]),
-        "blocks": {
-            "norm1": {"scale": stacked("layer.0.layer_norm", False)},
-            "norm2": {"scale": stacked("layer.1.layer_norm", False)},
-            "attention": {
-                **{name: stacked(f"{attention}.{name}") for name in "qkvo"},
-                "bias": stacked(f"{attention}.relative_attention_bias", False),
-            },
-            "ffn": {"gate": stacked(f"{ffn}.wi_0"), "up": stacked(f"{ffn}.wi_1"), "down": stacked(f"{ffn}.wo")},
-        },
-        "norm": {"scale": jnp.asarray(state["encoder.final_layer_norm.weight"])},
-    }
-
-
 def batch(cfg, lengths, seed=0):
     ids = np.random.default_rng(seed).integers(3, cfg.vocab, (len(lengths), cfg.length))
     mask = np.arange(cfg.length)[None] < np.asarray(lengths)[:, None]
@@ -77,7 +42,7 @@ def batch(cfg, lengths, seed=0):
 @pytest.fixture(scope="module")
 def both():
     model = oracle(CFG)
-    return model, params_of(model, CFG)
+    return model, params_of("umt5-xxl", CFG, model.state_dict())
 
 
 @pytest.mark.parametrize("lengths", [(24, 24), (24, 7, 1)])

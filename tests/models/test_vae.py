@@ -10,10 +10,12 @@ import pytest
 from relic_jax.config import VAEConfig
 from relic_jax.errors import InputError
 from relic_jax.models import vae, vae_layers
-from relic_jax.models.module import abstract, bind, init
+from relic_jax.models.module import bind, init
 
 torch = pytest.importorskip("torch")
 wan = pytest.importorskip("diffusers.models.autoencoders.autoencoder_kl_wan")
+
+from tests.weights_convert.peers import params_of, torch_vae  # noqa: E402 (it imports torch)
 
 WAN_LIKE = VAEConfig(base_dim=8, res_blocks=1)
 TINY_LIKE = VAEConfig(base_dim=8, multipliers=(1, 2, 4), res_blocks=1, temporal_down=(True, True), patch_size=2)
@@ -29,18 +31,7 @@ def fresh(cfg):
 
 def oracle(cfg):
     torch.manual_seed(0)
-    channels = 3 * cfg.patch_size**2
-    model = wan.AutoencoderKLWan(
-        base_dim=cfg.base_dim,
-        z_dim=cfg.latent_channels,
-        dim_mult=list(cfg.multipliers),
-        num_res_blocks=cfg.res_blocks,
-        temperal_downsample=list(cfg.temporal_down),
-        in_channels=channels,
-        out_channels=channels,
-        patch_size=cfg.patch_size,
-        scale_factor_spatial=cfg.spatial_stride,
-    ).eval()
+    model = torch_vae(cfg)
     randomise(model)
     return model
 
@@ -53,7 +44,7 @@ def randomise(model):
 
 
 def converted(model):
-    """The module's state dict in this project's names and layouts."""
+    """A part's state dict in this project's names and layouts; whole models go by the converter's table."""
     tree = {}
     for name, value in model.state_dict().items():
         for theirs, ours in (
@@ -80,9 +71,7 @@ def converted(model):
 
 def converted_vae(model, cfg):
     statistics = {"latent_mean": jnp.zeros(cfg.latent_channels), "latent_std": jnp.ones(cfg.latent_channels)}
-    params = converted(model) | statistics
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, abstract(vae.VAE, cfg))
-    return params
+    return params_of("wan-vae", cfg, model.state_dict()) | statistics
 
 
 def to_torch(x):

@@ -1,10 +1,7 @@
 """Tiny random PyTorch models of every kind, their state dicts in both layouts, and the command line."""
 
+import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +10,10 @@ from torch import nn
 
 from relic_jax.config import DiTConfig, TextConfig, VAEConfig
 from relic_jax.models import module, umt5
-from weights_convert.table import Row, expand, match
+from tests.weights_convert.sources import run
+from weights_convert.table import match
 from weights_convert.tables import MODELS
 
-ROOT = Path(__file__).parents[2]
 DIT = DiTConfig(dim=96, ffn_dim=200, heads=2, layers=3, text_len=16, text_dim=32, cond_dim=24, freq_dim=64)
 VAE = VAEConfig(base_dim=8)  # as deep as Wan's: its names depend on it
 TEXT = TextConfig(vocab=97, dim=48, attention_dim=64, ffn_dim=80, heads=4, layers=3, length=24)
@@ -26,14 +23,9 @@ CONFIGS = {"wan-t2v-1.3b": DIT, "wan-t2v-14b": DIT, "wan-vae": VAE, "umt5-xxl": 
 def params_of(model: str, cfg, state: dict, layout: str = "diffusers") -> module.Params:
     """Our parameters from a state dict in memory, by the converter's table."""
     arrays = {name: np.asarray(value.detach()) for name, value in state.items()}
-    kind = MODELS[model]
-    leaves = module.abstract(kind.module, cfg)
-    form = kind.layouts[layout]
-    return by_table(form.rows(cfg), arrays, leaves, form.ignored)
-
-
-def by_table(rows: list[Row], arrays: dict, leaves: module.Params, ignored: dict) -> module.Params:
-    plan = match(expand(rows, leaves), {name: x.shape for name, x in arrays.items()}, ignored, "the state dict")
+    kind = dataclasses.replace(MODELS[model], config=cfg)
+    ignored = kind.layouts[layout].ignored
+    plan = match(kind.table(layout), {name: x.shape for name, x in arrays.items()}, ignored, "the state dict")
     flat: dict[str, list] = {}
     for tensor in plan.tensors:
         flat.setdefault(tensor.target, []).append(tensor.row.transform.to_relic(arrays[tensor.source]))
@@ -223,7 +215,7 @@ import contextlib, io, json, sys
 from absl import flags
 from absl.testing import flagsaver
 from weights_convert import __main__ as program
-for arguments in json.load(sys.stdin):
+for arguments in json.loads(sys.argv[1]):
     saved = flagsaver.save_flag_values()
     flags.FLAGS.unparse_flags()
     sys.argv, out, err, code = ["weights_convert", *arguments], io.StringIO(), io.StringIO(), 0
@@ -240,9 +232,5 @@ for arguments in json.load(sys.stdin):
 def commands(*lines: list) -> list[tuple[int, str, str]]:
     """Exit code, output and errors of command lines of `python -m weights_convert`, all in one process: starting
     one takes seconds."""
-    given = json.dumps([[str(word) for word in line] for line in lines])
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", _PROGRAM]
-    done = subprocess.run(command, input=given, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+    out = run(_PROGRAM, json.dumps([[str(word) for word in line] for line in lines]))
+    return [tuple(json.loads(line)) for line in out.splitlines()]

@@ -184,6 +184,7 @@ def test_what_came_back_is_what_went_in(folder, name, layout):
 
 @pytest.mark.parametrize(("name", "layout"), CASES)
 def test_manifest_says_where_it_came_from(folder, name, layout):
+    assert checkpoint.read(str(folder / f"relic-{name}-{layout}"))[0] == 0  # as a training run at step 0
     manifest = json.loads((folder / f"relic-{name}-{layout}" / "manifest.json").read_text())
     assert (manifest["model"], manifest["layout"], manifest["dtype"]) == (name, layout, "float32")
     assert set(manifest["source_dtypes"].values()) == {"float32"}

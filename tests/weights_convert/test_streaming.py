@@ -1,50 +1,10 @@
-"""Memory, interruption, precision and sharding of a conversion."""
+"""Memory, interruption and sharding of a conversion."""
 
-import dataclasses
-import json
-import os
-import subprocess
-import sys
-
-import jax
-import ml_dtypes
-import numpy as np
 import pytest
-import safetensors.numpy
 
-from relic_jax.config import DiTConfig
-from relic_jax.models import module, weights
+from tests.weights_convert.sources import LARGE, MODEL, extras, leaves_of, read_source, run, write_source
 from weights_convert import store
-from weights_convert.table import expand
-from weights_convert.tables import MODELS
-from weights_convert.to_relic import to_relic
-from weights_convert.to_torch import to_torch
-
-CFG = DiTConfig(dim=32, ffn_dim=48, heads=2, layers=3, text_len=8, text_dim=16, cond_dim=8, freq_dim=16)
-MODEL = dataclasses.replace(MODELS["wan-t2v-1.3b"], config=CFG)
-# 300 MB; the largest tensor is a 20th of a shard, as in the 14B model's files a 35th.
-LARGE = dataclasses.replace(CFG, dim=448, ffn_dim=1792, layers=24)
-ENVIRONMENT = os.environ | {"JAX_PLATFORMS": "cpu"}
-
-
-def write_source(folder, cfg=CFG, files=3, dtype=np.float32, layout="wan"):
-    """Random weights in Wan's layout, sharded, a layer's tensors spread over the files as they come."""
-    rng = np.random.default_rng(0)
-    rows = MODEL.layouts[layout].rows(cfg)
-    tensors = [t for t in expand(rows, module.abstract(MODEL.module, cfg)) if t.row.initial is None]
-    folder.mkdir()
-    places = {}
-    for i in range(files):
-        file = f"diffusion_pytorch_model-{i + 1:05d}-of-{files:05d}.safetensors"
-        state = {t.source: rng.standard_normal(t.shape, np.float32).astype(dtype) for t in tensors[i::files]}
-        safetensors.numpy.save_file(state, folder / file)
-        places |= dict.fromkeys(state, file)
-    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    return folder
-
-
-def read_source(folder):
-    return {k: v for file in folder.glob("*.safetensors") for k, v in safetensors.numpy.load_file(file).items()}
+from weights_convert.to_relic import WEIGHTS, to_relic
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +15,11 @@ def source(tmp_path_factory):
 _MEASURE = """
 import dataclasses, sys
 from pathlib import Path
-from tests.weights_convert import test_streaming as t
-small, large, shard, top = (Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
-model = dataclasses.replace(t.MODEL, config=t.LARGE)
+from tests.weights_convert.sources import LARGE, MODEL
+from weights_convert.to_relic import to_relic
+from weights_convert.to_torch import to_torch
+small, large, top, shard = *map(Path, sys.argv[1:4]), int(sys.argv[4])
+model = dataclasses.replace(MODEL, config=LARGE)
 def memory(what):  # mapped files are in it
     return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(what))
 def growth(work):
@@ -65,10 +27,10 @@ def growth(work):
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     work()
     print(memory("VmHWM") - start)
-t.to_relic("m", small, top / "small", model=t.MODEL, verify=True)  # libraries, thread pools
-t.to_torch(top / "small", top / "small-back", model=t.MODEL)
-growth(lambda: t.to_relic("m", large, top / "large", model=model, verify=True))
-growth(lambda: t.to_torch(top / "large", top / "back", model=model, shard_bytes=shard))
+to_relic("m", small, top / "small", model=MODEL, verify=True)  # libraries, thread pools
+to_torch(top / "small", top / "small-back", model=MODEL)
+growth(lambda: to_relic("m", large, top / "large", model=model, verify=True))
+growth(lambda: to_torch(top / "large", top / "back", model=model, shard_bytes=shard))
 """
 
 
@@ -76,11 +38,90 @@ def test_memory_is_at_most_twice_the_largest_shard(source, tmp_path):
     large = write_source(tmp_path / "wan", LARGE, files=5)
     shard = max(file.stat().st_size for file in large.glob("*.safetensors"))
     total = sum(file.stat().st_size for file in large.glob("*.safetensors"))
-    arguments = [sys.executable, "-c", _MEASURE, source, large, str(shard), tmp_path]
-    done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    print(shard / 1e6, [int(x) / 1e6 for x in done.stdout.split()])
-    there, back = (int(words) for words in done.stdout.split())
+    there, back = map(int, run(_MEASURE, source, large, tmp_path, shard).split())
     assert total > 4 * shard
     assert 0 < there <= 2 * shard
     assert 0 < back <= 2 * shard
+
+
+class Stopped(KeyboardInterrupt):
+    pass
+
+
+def stop_after(monkeypatch, count):
+    """Ctrl-C after so many tensors; returns the list of those written."""
+    written, write = [], store.Writer.write
+
+    def counted(self, name, shape, index, value):
+        if len(written) == count:
+            raise Stopped
+        written.append((name, index))
+        write(self, name, shape, index, value)
+
+    monkeypatch.setattr(store.Writer, "write", counted)
+    return written
+
+
+def test_an_interrupted_conversion_goes_on_where_it_stopped(source, tmp_path, monkeypatch):
+    whole, dst = tmp_path / "whole", tmp_path / "dst"
+    to_relic("m", source, whole, model=MODEL)
+    with monkeypatch.context() as patch:
+        first = stop_after(patch, 50)
+        with pytest.raises(Stopped):
+            to_relic("m", source, dst, model=MODEL)
+    assert len(first) == 50 and not dst.exists()
+    with monkeypatch.context() as patch:
+        second = stop_after(patch, None)
+        to_relic("m", source, dst, model=MODEL, verify=True)
+    initialised = {(t.target, t.index) for t in extras()}
+    assert not (set(first) & set(second)) - initialised
+    assert len(set(first) | set(second)) == len(extras()) + len(read_source(source))
+    a, b = leaves_of(whole), leaves_of(dst)
+    assert all((a[name] == b[name]).all() for name in a)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dst", "whole"]
+
+
+def test_a_leftover_of_other_weights_is_begun_anew(source, tmp_path, monkeypatch):
+    dst = tmp_path / "dst"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 50)
+        with pytest.raises(Stopped):
+            to_relic("m", source, dst, model=MODEL)
+    with monkeypatch.context() as patch:
+        written = stop_after(patch, None)
+        to_relic("m", source, dst, model=MODEL, dtype="bfloat16", verify=True)
+    assert len(written) == len(extras()) + len(read_source(source))
+
+
+_SHARDED = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from relic_jax.models import weights
+from tests.weights_convert.sources import MODEL
+from weights_convert.store import load
+mesh = jax.make_mesh((4,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+leaves = MODEL.leaves()
+def place(x):
+    axis = next((i for i in range(x.ndim - 1, 0, -1) if x.shape[i] % 4 == 0), None)
+    return NamedSharding(mesh, PartitionSpec(*["model" if i == axis else None for i in range(x.ndim)]))
+params = load(Path(sys.argv[1]), leaves, jax.tree.map(place, leaves))
+plain = load(Path(sys.argv[1]), leaves)
+for (name, x), (_, y) in zip(weights.leaves(params), weights.leaves(plain)):
+    assert x.sharding == place(x) and np.array_equal(x, y), name
+kernel = params["blocks"]["ffn"]["fc1"]["kernel"]
+assert {s.data.shape for s in kernel.addressable_shards} == {(3, 32, 12)}
+"""
+
+
+def test_loads_with_any_sharding(source, tmp_path):
+    to_relic("m", source, tmp_path / "dst", model=MODEL)
+    run(_SHARDED, tmp_path / "dst" / WEIGHTS, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+
+
+def test_a_chunk_is_never_more_than_a_layer_nor_than_the_limit(monkeypatch):
+    monkeypatch.setattr(store, "CHUNK_BYTES", 1 << 10)
+    assert store._chunks((3, 8, 16), 4, stacked=True) == [1, 8, 16]
+    assert store._chunks((3, 30, 64), 4, stacked=True) == [1, 15, 16]
+    assert store._chunks((3, 8), 4, stacked=False) == [3, 8]

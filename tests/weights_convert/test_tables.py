@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from relic_jax.errors import InputError
-from relic_jax.models import module, weights
+from relic_jax.models import weights
 from weights_convert.table import CONV, FRAME_CONV, LINEAR, SAME, SQUEEZE, Row, expand, match, trailing
 from weights_convert.tables import MODELS, wan_dit
 
@@ -34,8 +34,7 @@ ALL = pytest.mark.parametrize("name", WAN_NAMES)
 
 
 def table(name, layout):
-    model = MODELS[name]
-    return expand(model.layouts[layout].rows(model.config), module.abstract(model.module, model.config))
+    return MODELS[name].table(layout)
 
 
 def published(name, layout):
@@ -77,8 +76,7 @@ def test_original_names_mean_what_diffusers_takes_them_for(name):
 
 @ALL
 def test_leaves_without_a_source_are_relics_own(name):
-    model = MODELS[name]
-    leaves = dict(weights.leaves(module.abstract(model.module, model.config)))
+    leaves = dict(weights.leaves(MODELS[name].leaves()))
     extra = {tensor.target for tensor in table(name, "wan") if tensor.row.initial is not None}
     kinds = {"wan-vae": ("latent_",), "umt5-xxl": ()}.get(name, ("conditioner.", "blocks.action.", "blocks.pose."))
     assert extra == {leaf for leaf in leaves if leaf.startswith(tuple(kinds))}
@@ -141,7 +139,7 @@ def test_a_wrong_model_is_told_in_a_few_lines():
 
 def test_a_model_of_another_width_has_no_published_statistics():
     cfg = dataclasses.replace(peers.VAE, latent_channels=8)
-    tensors = expand(MODELS["wan-vae"].layouts["wan"].rows(cfg), module.abstract(MODELS["wan-vae"].module, cfg))
+    tensors = dataclasses.replace(MODELS["wan-vae"], config=cfg).table("wan")
     extra = next(tensor for tensor in tensors if tensor.row.initial is not None)
     with pytest.raises(InputError, match="Wan's latent statistics are of 16 channels"):
         extra.row.initial((8,))

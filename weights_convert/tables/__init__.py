@@ -11,10 +11,11 @@ from flax import nnx
 
 from relic_jax.config import DiTConfig, TextConfig, TinyVAEConfig, VAEConfig
 from relic_jax.models.dit import DiT
+from relic_jax.models.module import Params, abstract
 from relic_jax.models.tiny_vae import TinyVAE
 from relic_jax.models.umt5 import UMT5
 from relic_jax.models.vae import VAE
-from weights_convert.table import Row
+from weights_convert.table import Row, Tensor, expand
 from weights_convert.tables import taew2_1, umt5, wan_dit, wan_vae
 
 
@@ -50,6 +51,14 @@ class Model:
     module: type[nnx.Module]
     config: Any
     layouts: Mapping[str, Layout]
+
+    def leaves(self) -> Params:
+        """Our parameters, as shapes."""
+        return abstract(self.module, self.config)
+
+    def table(self, layout: str) -> list[Tensor]:
+        """Every tensor of a layout and its place here."""
+        return expand(self.layouts[layout].rows(self.config), self.leaves())
 
 
 def _transformer(config: DiTConfig, size: str) -> Model:

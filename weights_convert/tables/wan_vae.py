@@ -3,7 +3,7 @@
 Our names are nearly diffusers'. Wan numbers the layers of each half in one sequence, and the layers inside
 a residual block with those that have no parameters (0 norm, 2 convolution, 3 norm, 6 convolution).
 The statistics that latents are normalised with are constants of the model, not tensors of its file; trained
-ones are written as `relic.latent_mean` and `relic.latent_std`.
+ones are written as `relic.latent_mean` and `relic.latent_std`, while config.json keeps Wan's.
 """
 
 from __future__ import annotations
@@ -109,7 +109,6 @@ def diffusers_config(cfg: VAEConfig) -> dict[str, object]:
         "attn_scales": [],
         "base_dim": cfg.base_dim,
         "dim_mult": list(cfg.multipliers),
-        "dropout": 0.0,
         "in_channels": channels,
         "latents_mean": list(WAN_LATENT_MEAN),
         "latents_std": list(WAN_LATENT_STD),

@@ -36,7 +36,7 @@ class Prefetch:
 
     def __next__(self) -> dict[str, np.ndarray]:
         batch, state = self._queue.get()
-        if isinstance(batch, Exception):
+        if isinstance(batch, BaseException):
             raise batch
         self._state = state
         return batch
@@ -48,13 +48,13 @@ class Prefetch:
         while not self._closed.is_set():
             try:
                 item = (next(batches), copy.deepcopy(batches.get_state()))
-            except Exception as error:  # raised where the batch is wanted
+            except BaseException as error:  # raised where the batch is wanted, which would wait for ever
                 item = (error, None)
             while not self._closed.is_set():
                 with contextlib.suppress(queue.Full):
                     self._queue.put(item, timeout=0.1)
                     break
-            if isinstance(item[0], Exception):
+            if isinstance(item[0], BaseException):
                 return
 
 

@@ -2,10 +2,11 @@
 
 Data:     runs/tiny_vae_long and the clips of configs/tiny_vae.py, encoded:
           python -m launch.prepare_data tokenizer --data=data/train --out=data/tokenizer.json
-          python -m launch.prepare_data latents --data=data/train --out=data/train_latents --checkpoint=runs/tiny_vae_long \
-              --tokenizer=data/tokenizer.json
-          python -m launch.prepare_data latents --data=data/val --out=data/val_latents --checkpoint=runs/tiny_vae_long \
-              --tokenizer=data/tokenizer.json --text=data/train_latents/text.safetensors
+          python -m launch.prepare_data latents --data=data/train --out=data/train_latents \
+              --checkpoint=runs/tiny_vae_long --tokenizer=data/tokenizer.json
+          python -m launch.prepare_data latents --data=data/val --out=data/val_latents \
+              --checkpoint=runs/tiny_vae_long --tokenizer=data/tokenizer.json \
+              --text=data/train_latents/text.safetensors
 Command:  python -m launch.train --config=configs/tiny_teacher.py --workdir=runs/tiny_teacher
 Hardware: any CPU with 2 cores.
 Result:   val_gain_db in runs/tiny_teacher/metrics.jsonl; see relic_jax/assets/tiny/README.md for what it reached.

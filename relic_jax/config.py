@@ -361,6 +361,15 @@ def from_config_dict[T](cls: type[T], values: Any, path: str = "config") -> T:
     return cls(**kwargs)
 
 
+def first_difference(old: Any, new: Any, path: str = "config") -> tuple[str, Any, Any] | None:
+    """Where two configs of one kind first differ: the field's path and both values; None where they are equal."""
+    if not dataclasses.is_dataclass(old) or type(old) is not type(new):
+        return None if old == new else (path, old, new)
+    fields = (field.name for field in dataclasses.fields(old))
+    found = (first_difference(getattr(old, name), getattr(new, name), f"{path}.{name}") for name in fields)
+    return next((difference for difference in found if difference is not None), None)
+
+
 def _coerce(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_config_dict(hint, value, path)

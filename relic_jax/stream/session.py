@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, UInt8
 from relic_jax import video
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import keys
-from relic_jax.config import RelicConfig, VAEConfig, from_config_dict
+from relic_jax.config import RelicConfig, VAEConfig, first_difference, from_config_dict
 from relic_jax.errors import InputError
 from relic_jax.models import bundle, text, vae
 from relic_jax.models.layers import cast_kernels
@@ -182,8 +182,9 @@ class Session:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (safetensors.SafetensorError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not a file written by Session.save: {error}") from error
-        if stored != model.config:
-            field, was, is_now = _first_difference(dataclasses.asdict(stored), dataclasses.asdict(model.config))
+        difference = first_difference(stored, model.config)
+        if difference is not None:
+            field, was, is_now = difference
             raise InputError(
                 f"{path} was made with {field}={was!r}, the model has {is_now!r}; expected the same config"
             )
@@ -243,12 +244,3 @@ def _begin(
 ) -> _Live:
     state = _start(params["dit"], cfg, latent, words, jax.random.key(seed))
     return _Live(state, vae.init_decode_cache(cfg.vae, 1, *cfg.latent_size, jnp.dtype(cfg.precision.compute)))
-
-
-def _first_difference(a: dict, b: dict, path: str = "") -> tuple[str, object, object]:
-    for name, value in a.items():
-        if value != b[name]:
-            if isinstance(value, dict):
-                return _first_difference(value, b[name], f"{path}{name}.")
-            return f"{path}{name}", value, b[name]
-    raise ValueError("the configs are equal")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from relic_jax.config import ConfigError, from_config_dict
+from relic_jax.config import ConfigError, first_difference, from_config_dict
 from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.module import Params
@@ -125,7 +125,7 @@ def _claim(workdir: Path, config: Any, *, started: bool) -> None:
     path = workdir / "config.json"
     if started:
         stored = from_config_dict(type(config), json.loads(path.read_text()))  # fields added since have their default
-        difference = _difference(dataclasses.asdict(stored), dataclasses.asdict(config))
+        difference = first_difference(stored, config)
         if difference is not None:
             field, old, new = difference
             raise ConfigError(
@@ -136,14 +136,3 @@ def _claim(workdir: Path, config: Any, *, started: bool) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(dataclasses.asdict(config), indent=1))
     temporary.replace(path)
-
-
-def _difference(old: Any, new: Any, path: str = "config") -> tuple[str, Any, Any] | None:
-    """The first field where two nested dicts of the same dataclass differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in new:
-            found = _difference(old[key], new[key], f"{path}.{key}")
-            if found is not None:
-                return found
-        return None
-    return None if old == new else (path, old, new)

@@ -27,8 +27,9 @@ _STAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class VAEOptions:
-    """Of stage `vae`: the loss is L1 + MSE + `kl` times the KL divergence to a unit normal."""
+    """Of stage `vae`: the loss is L1 + `mse` times MSE + `kl` times the KL divergence to a unit normal."""
 
+    mse: float = 1.0
     kl: float = 1e-5
 
 

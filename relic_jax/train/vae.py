@@ -1,4 +1,4 @@
-"""The VAE's training loss: L1 + MSE of a draw's reconstruction, and a small KL term."""
+"""The VAE's training loss: L1 and MSE of a draw's reconstruction, and a small KL term."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from relic_jax.config import VAEConfig
 from relic_jax.models.module import Params
 from relic_jax.models.vae import decode_sample, encode_moments
+from relic_jax.train.stage import VAEOptions
 
 
 def loss(
-    params: Params, cfg: VAEConfig, video: Float[Array, "B T H W 3"], key: PRNGKeyArray, kl_weight: float
+    params: Params, cfg: VAEConfig, video: Float[Array, "B T H W 3"], key: PRNGKeyArray, weights: VAEOptions
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its metrics on whole clips.
 
@@ -23,7 +24,7 @@ def loss(
       cfg: static under jit.
       video: T = 4 (L - 1) + 1 frames in [-1, 1].
       key: of the draw from the posterior.
-      kl_weight: of the KL divergence from N(0, 1), in nats, mean over the latent's numbers.
+      weights: `mse`, and `kl` of the divergence from N(0, 1), in nats, mean over the latent's numbers.
 
     Returns:
       The loss, and `l1`, `mse` (pixels in [-1, 1]), `kl`, `psnr_db` (of the clipped draw, peak to peak 2),
@@ -45,4 +46,4 @@ def loss(
         "psnr_db": 10 * jnp.log10(4 / clipped),
         "posterior_std": std.mean(),
     }
-    return l1 + mse + kl_weight * kl, metrics
+    return l1 + weights.mse * mse + weights.kl * kl, metrics

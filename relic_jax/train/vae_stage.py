@@ -38,7 +38,7 @@ class VAEStage(Stage):
     def loss(
         self, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        return loss(params, self.cfg.model.vae, _unit(batch["video"]), key, self.cfg.vae.kl)
+        return loss(params, self.cfg.model.vae, _unit(batch["video"]), key, self.cfg.vae)
 
     def batches(self, seed: int) -> Batches:
         cfg = self.cfg

@@ -9,18 +9,19 @@ import numpy as np
 from relic_jax.config import VAEConfig
 from relic_jax.models import vae
 from relic_jax.models.module import init
+from relic_jax.train.stage import VAEOptions
 from relic_jax.train.vae import loss
 
 CFG = VAEConfig(base_dim=4, multipliers=(1, 2, 4), res_blocks=1, temporal_down=(True, True), patch_size=2)
 # A moving gradient: something that can be learnt, unlike noise.
 T, Y, X, C = jnp.meshgrid(*(jnp.arange(n) for n in (5, 16, 16, 3)), indexing="ij")
 VIDEO = jnp.sin(T / 4 + Y / 6 + X / 8 + C)[None]
-KL = 1e-5
+WEIGHTS = VAEOptions(mse=3.0, kl=1e-5)
 
 
 @functools.cache
 def gradient():
-    return jax.jit(lambda p, k: jax.value_and_grad(loss, has_aux=True)(p, CFG, VIDEO, k, KL))
+    return jax.jit(lambda p, k: jax.value_and_grad(loss, has_aux=True)(p, CFG, VIDEO, k, WEIGHTS))
 
 
 @functools.cache
@@ -30,7 +31,7 @@ def fresh():
 
 def test_terms_add_up_and_the_draw_follows_the_key():
     (value, metrics), _ = gradient()(fresh(), jax.random.key(2))
-    np.testing.assert_allclose(value, metrics["l1"] + metrics["mse"] + KL * metrics["kl"], rtol=1e-6)
+    np.testing.assert_allclose(value, metrics["l1"] + 3 * metrics["mse"] + 1e-5 * metrics["kl"], rtol=1e-6)
     assert metrics["kl"] > 0 and metrics["psnr_db"] >= 10 * np.log10(4 / metrics["mse"]) - 1e-4
     (again, _), _ = gradient()(fresh(), jax.random.key(2))
     (other, _), _ = gradient()(fresh(), jax.random.key(3))

@@ -5,10 +5,10 @@
     python -m launch.prepare_data latents --data=DIR --out=DIR --checkpoint=VAE_WORKDIR --tokenizer=tokenizer.json \
         [--text=text.safetensors] [--config=configs/tiny.py]
 
-`world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own, in one process a core. Another
---seed makes other scenes, so a held-out set needs one. `latents` without --text uses a random text encoder, frozen
-(a tiny model has no pretrained one), and leaves it beside the latents. A command that was stopped goes on with the
-shards that are missing. Each takes --json=FILE.
+`world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own. Another --seed makes other scenes,
+so a held-out set needs one. `latents` without --text uses a random text encoder, frozen (a tiny model has no
+pretrained one), and leaves it beside the latents. Both use all cores, `latents` the accelerator where there is one. A
+command that was stopped goes on with the shards that are missing. Each takes --json=FILE.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "world: which million of scenes", lower_
 _HEIGHT = flags.DEFINE_integer("height", 64, "world: pixels", lower_bound=8)
 _WIDTH = flags.DEFINE_integer("width", 96, "world: pixels", lower_bound=8)
 _SPLIT = flags.DEFINE_string("split", "train", "world: name of the split")
-_WORKERS = flags.DEFINE_integer("workers", None, "world: processes; one a core unless given", lower_bound=1)
+_WORKERS = flags.DEFINE_integer("workers", None, "world, latents: processes; one a core unless given", lower_bound=1)
 _DATA = flags.DEFINE_string("data", None, "tokenizer, latents: folder of the clips")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "latents: the VAE's workdir or safetensors file")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "latents: tokenizer.json")
@@ -63,7 +63,7 @@ def world(argv: Sequence[str]) -> None:
     split = shards.Split(_out(), _SPLIT.value, _CLIPS.value)
     recipe = builder.Recipe(_FRAMES.value, _HEIGHT.value, _WIDTH.value, seed=_SEED.value * SEED_SPAN)
     started = time.monotonic()
-    made = workers.write_world(split, recipe, _WORKERS.value or len(workers.cores()))
+    made = workers.write(split, recipe, _WORKERS.value or len(workers.cores()))
     wall_s = time.monotonic() - started
     _report(split, made, wall_s, {"frames": made * recipe.frames, "render_fps": made * recipe.frames / wall_s})
 
@@ -91,6 +91,7 @@ def encode_latents(argv: Sequence[str]) -> None:
     """Encodes every split of a clip data set."""
     del argv
     import jax
+    import numpy as np
 
     from relic_jax.config import RelicConfig
     from relic_jax.data import latents, loader
@@ -117,13 +118,14 @@ def encode_latents(argv: Sequence[str]) -> None:
         "vae": dataclasses.asdict(cfg.vae),
         "variants": _VARIANTS.value,
     }
+    params = jax.tree.map(np.asarray, params)  # what other processes can be given
+    encoding = latents.Encoding(data, params, cfg, tokens, made_from, _VARIANTS.value)
     clips = loader.Clips(data)
     split = shards.Split(out, clips.split, len(clips) * _VARIANTS.value)
     started = time.monotonic()
-    with tqdm.tqdm(total=split.records, unit="clip", desc="latents") as bar:
-        made = latents.write(
-            split, clips, params, cfg, tokens, made_from, lambda done: bar.update(done - bar.n), _VARIANTS.value
-        )
+    # An accelerator is faster than all cores together, and it is one process's.
+    processes = _WORKERS.value or (len(workers.cores()) if jax.default_backend() == "cpu" else 1)
+    made = workers.write(split, encoding, processes)
     _report(split, made, time.monotonic() - started, {})
 
 

@@ -50,12 +50,24 @@ def world_clip(seed: int, frames: int, height: int, width: int) -> Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What makes the clips of a split; kept beside them."""
+    """What makes the clips of a split (`workers.Job`); kept beside them."""
 
     frames: int
     height: int
     width: int
     seed: int  # the first scene's; the others follow
+
+    @property
+    def made_from(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @property
+    def features(self) -> tfds.features.FeaturesDict:
+        return features(self.height, self.width)
+
+    @property
+    def description(self) -> str:
+        return DESCRIPTION
 
     def clip(self, number: int) -> Clip:
         return world_clip(self.seed + number, self.frames, self.height, self.width)
@@ -68,7 +80,7 @@ class Recipe:
                 yield self.clip(number).record()
                 done()
 
-        split.write(shard, features(self.height, self.width), records())
+        split.write(shard, self.features, records())
 
 
 @dataclasses.dataclass

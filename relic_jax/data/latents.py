@@ -11,6 +11,7 @@ A record of a latent data set (T frames are L latents):
     seed       int64
 """
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
@@ -32,7 +33,6 @@ from relic_jax.models import text, vae
 from relic_jax.models.module import Params
 from relic_jax.models.tokenizer import Tokenizer
 
-DESCRIPTION = "Clips encoded to latents and text features, with camera poses and actions."
 _CHUNK = 8  # groups of frames encoded at once: the most that memory must hold
 
 
@@ -95,50 +95,48 @@ def fingerprint(params: Params) -> str:
     return digest.hexdigest()[:16]
 
 
-def write(
-    split: shards.Split,
-    clips: Clips,
-    params: Params,
-    cfg: RelicConfig,
-    tokenizer: Tokenizer,
-    made_from: dict[str, Any],
-    progress: Callable[[int], None],
-    variants: int = 1,
-) -> int:
-    """Encodes what is missing of a split.
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How the shards of a latent split are made (`workers.Job`).
 
-    Args:
+    Fields:
+      data: directory of the clips.
+      params: with the keys `vae` and `text`.
       made_from: what the latents depend on, in words; a split made from anything else is refused.
-      progress: called with the number of records that are there, after each one.
       variants: records of each clip: as it is, then changed by `augment.VARIANTS` in turn, so that 2 of each
         give a data set that holds every kind.
 
-    Returns:
-      How many records were made.
-
     Raises:
-      InputError: the clips don't have the config's size, or see `shards.claim`.
+      InputError: the clips don't have the config's size.
     """
-    size = clips[0].video.shape[1:3]
-    if size != (cfg.video.height, cfg.video.width):
-        raise InputError(
-            f"clips are of {size[0]}x{size[1]} pixels, the config has {cfg.video.height}x{cfg.video.width}"
-        )
-    shards.claim(split, made_from)
-    missing = split.missing()
-    total = sum(len(split.shards[i]) for i in missing)
-    done = split.records - total
 
-    def records(shard: int) -> Iterator[dict[str, Any]]:
-        nonlocal done
-        for number in split.shards[shard]:
-            clip, copy = divmod(number, variants)
-            kind = 1 + (clip + copy - 1) % (len(augment.VARIANTS) - 1) if copy else 0
-            yield encode_clip(params, cfg, tokenizer, augment.variant(clips[clip], augment.VARIANTS[kind]))
-            done += 1
-            progress(done)
+    data: str
+    params: Params
+    cfg: RelicConfig
+    tokenizer: Tokenizer
+    made_from: dict[str, Any]
+    variants: int = 1
+    description: str = "Clips encoded to latents and text features, with camera poses and actions."
 
-    for shard in missing:
-        split.write(shard, features(cfg), records(shard))
-    shards.finish(split.directory, features(cfg), DESCRIPTION)
-    return total
+    def __post_init__(self) -> None:
+        size, expected = Clips(self.data)[0].video.shape[1:3], (self.cfg.video.height, self.cfg.video.width)
+        if size != expected:
+            raise InputError(f"clips are of {size[0]}x{size[1]} pixels, the config has {expected[0]}x{expected[1]}")
+
+    @property
+    def features(self) -> tfds.features.FeaturesDict:
+        return features(self.cfg)
+
+    def write(self, split: shards.Split, shard: int, done: Callable[[], None]) -> None:
+        """Encodes and writes one shard; calls `done` after each record."""
+        clips, params = Clips(self.data), jax.tree.map(jnp.asarray, self.params)
+
+        def records() -> Iterator[dict[str, Any]]:
+            for number in split.shards[shard]:
+                clip, copy = divmod(number, self.variants)
+                kind = 1 + (clip + copy - 1) % (len(augment.VARIANTS) - 1) if copy else 0
+                changed = augment.variant(clips[clip], augment.VARIANTS[kind])
+                yield encode_clip(params, self.cfg, self.tokenizer, changed)
+                done()
+
+        split.write(shard, self.features, records())

@@ -74,7 +74,7 @@ class Clips:
 
     def __init__(self, directory: str | os.PathLike[str], split: str | None = None):
         self._records = Records(directory, split, ("convention", "video"))
-        self.split = self._records.split
+        self.directory, self.split = directory, self._records.split
 
     def __len__(self) -> int:
         return len(self._records)

@@ -1,16 +1,16 @@
-"""Renders the shards of a world data set in several processes, one a core: XLA's own threads would slow each other."""
+"""Makes the shards of a data set in several processes, one a core: XLA's own threads would slow each other."""
 
-import dataclasses
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import tensorflow_datasets as tfds
 import tqdm
 
-from relic_jax.data import builder, shards
+from relic_jax.data import shards
 
 _POLL_SECONDS = 0.2
 _ENVIRONMENT = {
@@ -26,34 +26,61 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def write_world(split: shards.Split, recipe: builder.Recipe, workers: int) -> int:
+@runtime_checkable
+class Job(Protocol):
+    """What makes the records of a split; goes to each process, so it must pickle.
+
+    `made_from` says in JSON what they depend on: a split made from anything else is refused.
+    """
+
+    made_from: Any
+    features: tfds.features.FeaturesDict
+    description: str
+
+    def write(self, split: shards.Split, shard: int, done: Callable[[], None]) -> None:
+        """Makes and writes one shard; calls `done` after each record."""
+
+
+def write(split: shards.Split, job: Job, workers: int) -> int:
     """Makes what is missing of a split, with a progress bar, and the data set's metadata.
 
+    Args:
+      workers: processes; with 1 the work is done in this one.
+
     Returns:
-      How many clips were made; those that were there already are not counted.
+      How many records were made; those that were there already are not counted.
 
     Raises:
       InputError: see `shards.claim`.
     """
-    shards.claim(split, dataclasses.asdict(recipe))
+    shards.claim(split, job.made_from)
     missing = split.missing()
     total = sum(len(split.shards[i]) for i in missing)
+    with tqdm.tqdm(total=split.records, initial=split.records - total, unit="clip", desc=split.name) as bar:
+        if workers == 1:
+            for shard in missing:
+                job.write(split, shard, bar.update)
+        else:
+            _spread(split, job, missing, workers, bar)
+    shards.finish(split.directory, job.features, job.description)
+    return total
+
+
+def _spread(split: shards.Split, job: Job, missing: list[int], workers: int, bar: tqdm.tqdm) -> None:
     context = multiprocessing.get_context("spawn")
     made, turn = context.Value("i", 0), context.Value("i", 0)
+    before = bar.n
     with _environment(_ENVIRONMENT):
         pool = futures.ProcessPoolExecutor(workers, context, _start, (made, turn, cores()))
-        running = {pool.submit(_write, split, recipe, shard) for shard in missing}
+        running = {pool.submit(_write, split, job, shard) for shard in missing}
     try:
-        with tqdm.tqdm(total=split.records, initial=split.records - total, unit="clip", desc=split.name) as bar:
-            while running:
-                finished, running = futures.wait(running, _POLL_SECONDS, futures.FIRST_EXCEPTION)
-                bar.update(split.records - total + made.value - bar.n)
-                for future in finished:
-                    future.result()
+        while running:
+            finished, running = futures.wait(running, _POLL_SECONDS, futures.FIRST_EXCEPTION)
+            bar.update(before + made.value - bar.n)
+            for future in finished:
+                future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    shards.finish(split.directory, builder.features(recipe.height, recipe.width), builder.DESCRIPTION)
-    return total
 
 
 def _start(made: Any, turn: Any, cores: list[int]) -> None:
@@ -65,12 +92,12 @@ def _start(made: Any, turn: Any, cores: list[int]) -> None:
     os.sched_setaffinity(0, {core})
 
 
-def _write(split: shards.Split, recipe: builder.Recipe, shard: int) -> None:
+def _write(split: shards.Split, job: Job, shard: int) -> None:
     def done() -> None:
         with _made.get_lock():
             _made.value += 1
 
-    recipe.write(split, shard, done)
+    job.write(split, shard, done)
 
 
 @contextmanager

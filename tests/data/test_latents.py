@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relic_jax.config import DiTConfig, RelicConfig, TextConfig, VAEConfig, VideoConfig
-from relic_jax.data import builder, latents, loader, shards
+from relic_jax.data import builder, latents, loader, shards, workers
 from relic_jax.errors import InputError
 from relic_jax.models import module, text, tokenizer, vae
 from relic_jax.models.umt5 import UMT5
@@ -44,10 +44,9 @@ def clips(tmp_path_factory) -> loader.Clips:
     return loader.Clips(split.directory)
 
 
-def write(directory, clips, params, tokens, made_from="a", cfg=CFG) -> tuple[int, list[int]]:
-    split, seen = shards.Split(directory, "val", len(clips)), []
-    made = latents.write(split, clips, params, cfg, tokens, {"weights": made_from}, seen.append)
-    return made, seen
+def write(directory, clips, params, tokens, made_from="a", cfg=CFG, processes=1) -> int:
+    encoding = latents.Encoding(str(clips.directory), params, cfg, tokens, {"weights": made_from})
+    return workers.write(shards.Split(directory, "val", len(clips)), encoding, processes)
 
 
 def test_streamed_latents_are_the_whole_video_s(params, clips):
@@ -59,8 +58,8 @@ def test_streamed_latents_are_the_whole_video_s(params, clips):
 
 
 def test_a_data_set_of_latents(tmp_path, params, tokens, clips):
-    assert write(tmp_path, clips, params, tokens) == (CLIPS, [1, 2, 3])
-    assert write(tmp_path, clips, params, tokens) == (0, [])
+    assert write(tmp_path, clips, params, tokens) == CLIPS
+    assert write(tmp_path, clips, params, tokens) == 0
     with pytest.raises(InputError, match="weights='a', this one has weights='b'"):
         write(tmp_path, clips, params, tokens, made_from="b")
     batch = next(loader.latent_batches(tmp_path, batch=CLIPS, seed=0, latents=3))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relic_jax.config import ConfigError, DiTConfig, MemoryConfig, RelicConfig, StreamConfig, VAEConfig, VideoConfig
-from relic_jax.data import builder, latents, loader, shards
+from relic_jax.data import builder, latents, loader, shards, workers
 from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.train import causal, loop, metrics, teacher
@@ -47,7 +47,9 @@ def data(tmp_path_factory):
     encoded = shards.Split(folder / "encoded", "train", 4)
     encoded.directory.mkdir()
     clips = loader.Clips(raw.directory)
-    latents.write(encoded, clips, model.params, MODEL, model.tokenizer, {"weights": "random"}, lambda done: None)
+    workers.write(
+        encoded, latents.Encoding(str(clips.directory), model.params, MODEL, model.tokenizer, {"weights": "random"}), 1
+    )
     weights.save_safetensors(folder / "vae.safetensors", model.params["vae"])
     return folder
 

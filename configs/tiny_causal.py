@@ -30,6 +30,6 @@ def get_config() -> ml_collections.ConfigDict:
             ema=0.99,
             sample_every=500,
             save_every=250,
-            causal=CausalOptions(vae="runs/tiny_vae_long", pose_drop=0.3),
+            causal=CausalOptions(vae="runs/tiny_vae_fine", pose_drop=0.3),
         )
     )

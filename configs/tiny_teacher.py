@@ -1,11 +1,11 @@
 """The tiny model's teacher, the second of three stages: bidirectional flow matching on clips of 5 s.
 
-Data:     runs/tiny_vae_long and the clips of configs/tiny_vae.py, encoded:
+Data:     runs/tiny_vae_fine and the clips of configs/tiny_vae.py, encoded:
           python -m launch.prepare_data tokenizer --data=data/train --out=data/tokenizer.json
           python -m launch.prepare_data latents --data=data/train --out=data/train_latents \
-              --checkpoint=runs/tiny_vae_long --tokenizer=data/tokenizer.json
+              --checkpoint=runs/tiny_vae_fine --tokenizer=data/tokenizer.json
           python -m launch.prepare_data latents --data=data/val --out=data/val_latents \
-              --checkpoint=runs/tiny_vae_long --tokenizer=data/tokenizer.json \
+              --checkpoint=runs/tiny_vae_fine --tokenizer=data/tokenizer.json \
               --text=data/train_latents/text.safetensors
 Command:  python -m launch.train --config=configs/tiny_teacher.py --workdir=runs/tiny_teacher
 Hardware: any CPU with 2 cores.
@@ -34,6 +34,6 @@ def get_config() -> ml_collections.ConfigDict:
             ema=0.99,
             sample_every=500,
             save_every=250,
-            teacher=TeacherOptions(vae="runs/tiny_vae_long", pose_drop=0.3),
+            teacher=TeacherOptions(vae="runs/tiny_vae_fine", pose_drop=0.3),
         )
     )

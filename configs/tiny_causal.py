@@ -7,9 +7,11 @@ Result:   python -m launch.export bundle ... (its docstring), then python -m lau
           relic_jax/assets/tiny/README.md for what it reached.
 """
 
+import dataclasses
+
 import ml_collections
 
-from relic_jax.config import RelicConfig, to_config_dict
+from relic_jax.config import PrecisionConfig, RelicConfig, to_config_dict
 from relic_jax.train.stage import CausalOptions, TrainConfig
 
 
@@ -18,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     return to_config_dict(
         TrainConfig(
             stage="causal",
-            model=RelicConfig.tiny(),
+            model=dataclasses.replace(RelicConfig.tiny(), precision=PrecisionConfig("bfloat16", "float32")),
             data="data/train_latents",
             data_val="data/val_latents",
             init_from="runs/tiny_teacher",

@@ -12,9 +12,11 @@ Hardware: any CPU with 2 cores.
 Result:   val_gain_db in runs/tiny_teacher/metrics.jsonl; see relic_jax/assets/tiny/README.md for what it reached.
 """
 
+import dataclasses
+
 import ml_collections
 
-from relic_jax.config import RelicConfig, to_config_dict
+from relic_jax.config import PrecisionConfig, RelicConfig, to_config_dict
 from relic_jax.train.stage import TeacherOptions, TrainConfig
 
 
@@ -23,17 +25,18 @@ def get_config() -> ml_collections.ConfigDict:
     return to_config_dict(
         TrainConfig(
             stage="teacher",
-            model=RelicConfig.tiny(),
+            model=dataclasses.replace(RelicConfig.tiny(), precision=PrecisionConfig("bfloat16", "float32")),
             data="data/train_latents",
             data_val="data/val_latents",
-            steps=1000,
-            batch=16,
+            steps=800,
+            batch=8,
             frames=81,
             optimizer="muon",
+            warmup=40,
             learning_rate=2e-3,
             ema=0.99,
-            sample_every=500,
-            save_every=250,
+            sample_every=400,
+            save_every=400,
             teacher=TeacherOptions(vae="runs/tiny_vae_fine", pose_drop=0.3),
         )
     )

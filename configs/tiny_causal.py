@@ -24,14 +24,14 @@ def get_config() -> ml_collections.ConfigDict:
             data="data/train_latents",
             data_val="data/val_latents",
             init_from="runs/tiny_teacher",
-            steps=3000,
-            batch=16,
+            steps=3600,
+            batch=8,
             frames=157,
             optimizer="muon",
             learning_rate=2e-3,
             ema=0.99,
-            sample_every=500,
-            save_every=250,
+            sample_every=400,
+            save_every=200,
             causal=CausalOptions(vae="runs/tiny_vae_fine", pose_drop=0.3),
         )
     )

@@ -5,8 +5,11 @@
         --text=data/latents/train/text.safetensors --tokenizer=data/latents/train/tokenizer.json --card=CARD.md \\
         --out=relic_jax/assets/tiny --dtype=bfloat16
 
+    python -m launch.export curves --runs=runs/tiny_vae,runs/tiny_teacher --out=curves.png
+
 `weights` writes the moving average of one run to a file. `bundle` makes the folder that `launch.generate` and
-`Session.open` take; --dit, --vae and --text are workdirs or safetensors files.
+`Session.open` take; --dit, --vae and --text are workdirs or safetensors files. `curves` draws how runs went, one panel
+each: the loss, and what was measured on held-out clips.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from launch import cli
@@ -23,7 +28,7 @@ from relic_jax.config import RelicConfig
 from relic_jax.errors import InputError
 from relic_jax.models import bundle as bundles
 from relic_jax.models import module, tokenizer, weights
-from relic_jax.train import checkpoint
+from relic_jax.train import checkpoint, metrics
 
 _OUT = flags.DEFINE_string(
     "out", None, "weights: the file to write; bundle: the folder, which must be new", required=True
@@ -35,6 +40,7 @@ _PARTS = {
     for part, what in (("dit", "transformer"), ("vae", "VAE"), ("text", "text encoder"))
 }
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "bundle: tokenizer.json")
+_RUNS = flags.DEFINE_list("runs", [], "curves: training runs' folders, in the order of the panels")
 _CARD = flags.DEFINE_string("card", None, "bundle: the model card, Markdown")
 
 
@@ -67,7 +73,51 @@ def write_bundle(argv: Sequence[str]) -> None:
     print(f"{_OUT.value}: {size / 1e6:.1f} MB")
 
 
-COMMANDS = {"weights": write_weights, "bundle": write_bundle}
+def draw_curves(argv: Sequence[str]) -> None:
+    """How runs went."""
+    del argv
+    if not _RUNS.value:
+        raise InputError("--runs is needed: one or more training runs' folders")
+    cli.check_writable(_OUT.value)
+    rows = {name: _rows(name) for name in _RUNS.value}
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    size = {"figsize": (3.6 * len(rows), 2.8), "layout": "constrained"}
+    _, panels = pyplot.subplots(1, len(rows), squeeze=False, **size)
+    for panel, (name, lines) in zip(panels[0], rows.items(), strict=True):
+        _draw(panel, Path(name).name, lines)
+    pyplot.savefig(_OUT.value, dpi=110)
+    print(f"{_OUT.value}: {len(rows)} runs")
+
+
+def _rows(workdir: str) -> list[dict[str, int | float]]:
+    try:
+        rows = metrics.read(Path(workdir))
+    except OSError as error:
+        raise InputError(f"{workdir}: expected a training run's folder with metrics.jsonl: {error.strerror}") from error
+    if not any("loss" in row for row in rows):
+        raise InputError(f"{workdir}: metrics.jsonl holds no step yet")
+    return rows
+
+
+def _draw(panel: Any, title: str, rows: list[dict[str, int | float]]) -> None:
+    steps, losses = np.array([(row["step"], row["loss"]) for row in rows if "loss" in row]).T
+    width = max(1, len(losses) // 100)  # smooth enough to see where it goes
+    means = np.convolve(losses, np.ones(width) / width, "valid")
+    panel.plot(steps[width - 1 :], means, color="tab:grey", linewidth=0.9)
+    panel.set(title=title, xlabel="step", yscale="log")
+    panel.set_ylabel("loss", color="tab:grey")
+    held_out = [row for row in rows if any(name.startswith("val_") for name in row)]
+    for name in [name for name in (held_out[-1] if held_out else {}) if name.startswith("val_")][-1:]:
+        other = panel.twinx()
+        other.plot([row["step"] for row in held_out], [row[name] for row in held_out], "o-", markersize=3)
+        other.set_ylabel(f"{name} ({held_out[-1][name]:.2f})", color="tab:blue")
+
+
+COMMANDS = {"weights": write_weights, "bundle": write_bundle, "curves": draw_curves}
 
 if __name__ == "__main__":
     cli.run_commands(COMMANDS, configured={"bundle": "configs/tiny.py"})

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from relic_jax.config import from_config_dict
 from relic_jax.models import module, vae, weights
@@ -88,6 +89,18 @@ def test_export(run, tmp_path):
         np.testing.assert_allclose(got, want, rtol=2**-8, err_msg=name)
     metadata = weights.read_metadata(f"{tmp_path}/vae.safetensors")
     assert metadata["step"] == "4" and json.loads(metadata["config"])["stage"] == "vae"
+
+
+def test_curves(run, tmp_path):
+    done = launch("export", "curves", f"--runs={run},{run}", f"--out={tmp_path}/curves.png")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 2.5 * picture.height  # a panel each, side by side
+    done = launch("export", "curves", f"--runs={run},{tmp_path}/none", f"--out={tmp_path}/other.png")
+    assert done.returncode == 2 and not (tmp_path / "other.png").exists()
+    assert done.stderr == (
+        f"error: {tmp_path}/none: expected a training run's folder with metrics.jsonl: No such file or directory\n"
+    )
 
 
 def test_export_of_nothing(tmp_path):

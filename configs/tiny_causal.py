@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
             batch=8,
             frames=157,
             optimizer="muon",
-            learning_rate=2e-3,
+            learning_rate=5e-3,
             ema=0.99,
             sample_every=400,
             save_every=200,

@@ -79,7 +79,7 @@ def draw_curves(argv: Sequence[str]) -> None:
     if not _RUNS.value:
         raise InputError("--runs is needed: one or more training runs' folders")
     cli.check_writable(_OUT.value)
-    rows = {name: _rows(name) for name in _RUNS.value}
+    rows = [_rows(name) for name in _RUNS.value]
     import matplotlib
 
     matplotlib.use("Agg")
@@ -87,7 +87,7 @@ def draw_curves(argv: Sequence[str]) -> None:
 
     size = {"figsize": (3.6 * len(rows), 2.8), "layout": "constrained"}
     _, panels = pyplot.subplots(1, len(rows), squeeze=False, **size)
-    for panel, (name, lines) in zip(panels[0], rows.items(), strict=True):
+    for panel, name, lines in zip(panels[0], _RUNS.value, rows, strict=True):
         _draw(panel, Path(name).name, lines)
     pyplot.savefig(_OUT.value, dpi=110)
     print(f"{_OUT.value}: {len(rows)} runs")

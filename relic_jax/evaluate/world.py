@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from relic_jax.camera import actions as camera_actions
-from relic_jax.camera import poses as camera_poses
 from relic_jax.config import RelicConfig, frames_of, latents_of
 from relic_jax.data import builder
+from relic_jax.evaluate import generate
 from relic_jax.evaluate.quality import psnr
-from relic_jax.models import text, vae
+from relic_jax.models import text
 from relic_jax.models.bundle import Bundle
 from relic_jax.models.layers import cast_kernels
-from relic_jax.models.module import Params
-from relic_jax.stream import rollout
 
 MEASURED = slice(1, 33)  # the two seconds after the picture
 LATER = slice(16, 33)
@@ -67,12 +64,12 @@ def videos(model: Bundle, of: Scenes, seed: int) -> dict[str, UInt8[np.ndarray, 
     params = model.params | {"dit": cast_kernels(model.params["dit"], cfg.precision.compute)}
     words = text.embed(model.params["text"], cfg.text, model.tokenizer, of.captions)
     truth = jnp.asarray(of.video, jnp.float32) / 127.5 - 1
-    latents = jnp.concatenate([_encode(params["vae"], cfg, clip[None]) for clip in truth])
-    out = {"vae": np.concatenate([_pixels(params["vae"], cfg, x[None]) for x in latents])}
+    latents = jnp.concatenate([generate.encode(params["vae"], cfg, clip[None]) for clip in truth])
+    out = {"vae": np.concatenate([generate.pixels(params["vae"], cfg, x[None]) for x in latents])}
     actions = {"right": jnp.asarray(of.actions), "mirrored": jnp.asarray(camera_actions.mirrored(of.actions))}
     for name in VARIANTS:
         weight = jnp.full((len(of.captions),), 0.0 if name.endswith("no_pose") else 1.0)
-        made = _generate(
+        made = generate.latents(
             params["dit"],
             cfg,
             latents[:, 0],
@@ -81,7 +78,7 @@ def videos(model: Bundle, of: Scenes, seed: int) -> dict[str, UInt8[np.ndarray, 
             jax.random.key(seed),
             weight,
         )
-        out[name] = np.concatenate([_pixels(params["vae"], cfg, x[None]) for x in made])
+        out[name] = np.concatenate([generate.pixels(params["vae"], cfg, x[None]) for x in made])
     return out
 
 
@@ -123,32 +120,3 @@ def summary(by_scene: dict[str, np.ndarray]) -> dict[str, float | int]:
         "clips": int(moves.sum()),
         "scenes": len(moves),
     }
-
-
-@partial(jax.jit, static_argnames="cfg")
-def _generate(
-    params: Params,
-    cfg: RelicConfig,
-    image: Float[Array, "B H W C"],
-    words: Float[Array, "B M Dt"],
-    actions: Float[Array, "B T 13"],
-    key: PRNGKeyArray,
-    pose_weight: Float[Array, "B"],
-) -> Float[Array, "B L H W C"]:
-    """Latents of whole clips, streamed as a session does."""
-    state = rollout.start(params, cfg, image, words, key, pose_weight)
-    padded = camera_poses.pad_first(actions)
-    blocks = padded.reshape(padded.shape[0], -1, cfg.stream.block * rollout.FRAMES_PER_LATENT, 13)
-    latents = jax.lax.scan(lambda s, a: rollout.step(params, cfg, s, a), state, jnp.moveaxis(blocks, 1, 0))[1]
-    return jnp.moveaxis(latents, 0, 1).reshape(image.shape[0], -1, *image.shape[1:])
-
-
-@partial(jax.jit, static_argnames="cfg")
-def _encode(params: Params, cfg: RelicConfig, frames: Float[Array, "B T H W 3"]) -> Float[Array, "B L h w C"]:
-    return vae.encode_video(params, cfg.vae, frames)
-
-
-@partial(jax.jit, static_argnames="cfg")
-def _pixels(params: Params, cfg: RelicConfig, latents: Float[Array, "B L h w C"]) -> UInt8[Array, "B T H W 3"]:
-    frames = vae.decode_video(params, cfg.vae, latents)
-    return jnp.round((frames + 1) * 127.5).astype(jnp.uint8)

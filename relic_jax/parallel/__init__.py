@@ -1,0 +1,1 @@
+"""Meshes of devices: how parameters, activations and the cache are divided, and who exchanges what."""

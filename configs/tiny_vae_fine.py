@@ -1,4 +1,4 @@
-"""The tiny model's VAE, its last stretch: longer clips again, and the squared error, which PSNR is made of, weighs more.
+"""The tiny model's VAE, its last stretch: longer clips again, and the squared error, PSNR's own, weighs more.
 
 Data:     that of configs/tiny_vae.py, and runs/tiny_vae_long
 Command:  python -m launch.train --config=configs/tiny_vae_fine.py --workdir=runs/tiny_vae_fine

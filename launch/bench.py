@@ -1,10 +1,22 @@
 """Measures speed and memory on this machine.
 
     python -m launch.bench stream --config=configs/tiny.py [--checkpoint=DIR] [--blocks=101] [--plot=PNG] [--json=FILE]
+    python -m launch.bench replay-memory [--config=configs/relic_1_3b.py --device=h100] [--lengths=2,5,10,20]
+        [--plot=PNG] [--json=FILE]
+    python -m launch.bench cpu-peers [--rows=dit,vae_encode,vae_decode,umt5] [--dtypes=f32,bf16] [--repeats=5]
 
 `stream`: a session of so many blocks, decoded, as `launch.generate` runs it. Prints the time of each block (the first
 compiles), frames per second without the first, and peak memory; the time of a block must not grow with its number.
 JSON keys: blocks, frames, compile_s, steady_fps, block_median_s, block_25_35_s, block_90_100_s, peak_rss_bytes.
+
+`replay-memory`: temporary memory of a rollout's gradient, replayed block by block and all blocks at once, for rollouts
+of several lengths, as XLA accounts for it (`bench_replay`). Nothing runs, so a GPU need not be there; JAX's CUDA plugin
+must. JSON keys: replay_temp_bytes.<blocks>, monolithic_temp_bytes.<blocks>, replay_growth, monolithic_growth (the
+longest over the shortest).
+
+`cpu-peers`: Wan 2.1's models against diffusers' and transformers', torch eager and torch.compile, on the CPU with the
+same shapes, weights and number of threads; outputs are compared first, compilation is excluded (`bench_peers`).
+JSON keys: `<row>.<dtype>.` and ours_s, eager_s, compile_s, ratio_vs_eager, ratio_vs_compile (time ours / time theirs).
 """
 
 from __future__ import annotations
@@ -22,6 +34,7 @@ from absl import flags
 import relic_jax
 from launch import cli
 from relic_jax.config import RelicConfig
+from relic_jax.errors import InputError
 from relic_jax.models import bundle
 from relic_jax.stream import Session
 
@@ -31,6 +44,11 @@ _CHECKPOINT = flags.DEFINE_string(
 _BLOCKS = flags.DEFINE_integer("blocks", 101, "how many blocks, at least 2", lower_bound=2)
 _PLOT = flags.DEFINE_string("plot", None, "a plot of the time by block to write, PNG")
 _JSON = flags.DEFINE_string("json", None, "file for the figures")
+_DEVICE = flags.DEFINE_string("device", "cpu", "replay-memory: cpu, or the GPU to compile for, as h100")
+_LENGTHS = flags.DEFINE_list("lengths", ["2", "5", "10", "20"], "replay-memory: blocks of a rollout, ascending")
+_ROWS = flags.DEFINE_list("rows", ["dit", "vae_encode", "vae_decode", "umt5"], "cpu-peers: which rows of its table")
+_DTYPES = flags.DEFINE_list("dtypes", ["f32", "bf16"], "cpu-peers: which of f32, bf16")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "cpu-peers: how often each is timed", lower_bound=1)
 
 
 def stream(argv: Sequence[str]) -> None:
@@ -57,6 +75,43 @@ def stream(argv: Sequence[str]) -> None:
         _plot(_PLOT.value, seconds, cfg.memory.horizon // cfg.stream.block)
     if _JSON.value:
         cli.write_json(_JSON.value, figures)
+
+
+def cpu_peers(argv: Sequence[str]) -> None:
+    """Our models beside PyTorch's."""
+    del argv
+    for flag in (_ROWS, _DTYPES):
+        unknown = set(flag.value) - set(flag.default)
+        if unknown or not flag.value:
+            raise InputError(f"--{flag.name}={','.join(flag.value)}: expected some of {', '.join(flag.default)}")
+    if _JSON.value:
+        cli.check_writable(_JSON.value)
+    jax.config.update("jax_platforms", "cpu")
+    from launch import bench_peers  # PyTorch and its models are not everybody's
+
+    figures = bench_peers.compare(_ROWS.value, _DTYPES.value, _REPEATS.value)
+    if _JSON.value:
+        cli.write_json(_JSON.value, figures)
+
+
+def replay_memory(argv: Sequence[str]) -> None:
+    """Memory of the replayed and the monolithic gradient."""
+    del argv
+    cfg = cli.load_config(RelicConfig)
+    for path in filter(None, (_PLOT.value, _JSON.value)):
+        cli.check_writable(path)
+    lengths = [int(blocks) for blocks in _LENGTHS.value if blocks.isdecimal()]
+    if len(lengths) < max(len(_LENGTHS.value), 2) or lengths != sorted(set(lengths)) or lengths[0] < 1:
+        raise InputError(f"--lengths={','.join(_LENGTHS.value)}: expected two or more ascending numbers from 1 on")
+    jax.config.update("jax_platforms", "cpu")  # a GPU that is there isn't needed either
+    from launch import bench_replay
+
+    found = bench_replay.measure(cfg, lengths, _DEVICE.value)
+    print("\n" + bench_replay.table(cfg, lengths, found, _DEVICE.value))
+    if _PLOT.value:
+        bench_replay.plot(_PLOT.value, f"{cfg.name}, compiled for {_DEVICE.value}", lengths, found)
+    if _JSON.value:
+        cli.write_json(_JSON.value, bench_replay.figures(lengths, found))
 
 
 def _figures(seconds: np.ndarray, frames: int, size: int) -> dict[str, float | int]:
@@ -95,7 +150,7 @@ def _plot(path: str, seconds: list[float], horizon: int) -> None:
     figure.savefig(path, dpi=120)
 
 
-COMMANDS = {"stream": stream}
+COMMANDS = {"stream": stream, "replay-memory": replay_memory, "cpu-peers": cpu_peers}
 
 if __name__ == "__main__":
-    cli.run_commands(COMMANDS, configured={"stream": "configs/tiny.py"})
+    cli.run_commands(COMMANDS, configured={"stream": "configs/tiny.py", "replay-memory": "configs/tiny.py"})

@@ -3,7 +3,7 @@
     python -m launch.prepare_data world --clips=1200 --out=DIR [--frames=81] [--seed=0] [--split=train]
     python -m launch.prepare_data tokenizer --data=DIR --out=tokenizer.json [--config=configs/tiny.py]
     python -m launch.prepare_data latents --data=DIR --out=DIR --checkpoint=VAE_WORKDIR --tokenizer=tokenizer.json \
-        [--text=text.safetensors] [--config=configs/tiny.py]
+        [--text=text.safetensors] [--variants=1] [--palindromes=0] [--config=configs/tiny.py]
 
 `world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own. Another --seed makes other scenes,
 so a held-out set needs one. `latents` without --text uses a random text encoder, frozen (a tiny model has no
@@ -49,6 +49,13 @@ _VARIANTS = flags.DEFINE_integer(
     "latents: records of each clip, the further ones backwards, mirrored or both",
     lower_bound=1,
     upper_bound=4,
+)
+_PALINDROMES = flags.DEFINE_float(
+    "palindromes",
+    0.0,
+    "latents: share of the records that turn back in their second half and come home the way they went",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
 _TEXT = flags.DEFINE_string("text", None, "latents: the text encoder's safetensors file")
 
@@ -118,8 +125,10 @@ def encode_latents(argv: Sequence[str]) -> None:
         "vae": dataclasses.asdict(cfg.vae),
         "variants": _VARIANTS.value,
     }
+    if _PALINDROMES.value:
+        made_from["palindromes"] = _PALINDROMES.value
     params = jax.tree.map(np.asarray, params)  # what other processes can be given
-    encoding = latents.Encoding(data, params, cfg, tokens, made_from, _VARIANTS.value)
+    encoding = latents.Encoding(data, params, cfg, tokens, made_from, _VARIANTS.value, _PALINDROMES.value)
     clips = loader.Clips(data)
     split = shards.Split(out, clips.split, len(clips) * _VARIANTS.value)
     started = time.monotonic()

@@ -3,33 +3,44 @@
     python -m launch.train --config=configs/tiny_vae.py --workdir=runs/tiny_vae [--config.steps=100] [--json=FILE]
 
 Exits with 0 when the run is complete, 128 + the signal's number when SIGTERM or Ctrl-C stopped it (the same
-command resumes it), 1 when the loss is not finite, 2 on bad input.
+command resumes it), 1 when the loss is not finite or a distilled student has collapsed, 2 on bad input.
+
+A config of stage `ode_data` trains nothing: it writes the teacher's trajectories to the workdir, a data set for
+stage `ode`, and goes on with the shards that are missing.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
 from launch import cli
-from relic_jax.train import loop, stage
+from relic_jax.train import collapse, loop, stage, trajectories
 
 cli.config_flag("configs/tiny_vae.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints, metrics and samples", required=True)
-_JSON = flags.DEFINE_string("json", None, "file for the result: steps, loss, steps_per_s, compile_s, wall_s, ...")
+_JSON = flags.DEFINE_string("json", None, "file for the result: steps, loss, ..., or clips, clips_made, ...")
 
 
 def main(argv: Sequence[str]) -> int:
     del argv
-    cfg = cli.load_config(stage.TrainConfig)
+    writes_data = flags.FLAGS.config.get("stage") == "ode_data"
+    cfg = cli.load_config(trajectories.TrajectoryConfig if writes_data else stage.TrainConfig)
     workdir = cli.writable_directory(_WORKDIR.value)
     if _JSON.value:
         cli.check_writable(_JSON.value)
+    return write(cfg, workdir) if writes_data else train(cfg, workdir)
+
+
+def train(cfg: stage.TrainConfig, workdir: Path) -> int:
+    """The loop's run, in words and as an exit code."""
     try:
         result = loop.train(cfg, stage.make(cfg), workdir)
-    except FloatingPointError as error:
+    except (FloatingPointError, collapse.Collapse) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if result["signal"]:
@@ -38,6 +49,19 @@ def main(argv: Sequence[str]) -> int:
     print(f"{cfg.stage}: {result['steps']} steps, loss {result['loss']:.4g}; weights in {workdir}")
     if _JSON.value:
         cli.write_json(_JSON.value, result)
+    return 0
+
+
+def write(cfg: trajectories.TrajectoryConfig, workdir: Path) -> int:
+    """The same for a data set."""
+    begun = time.perf_counter()
+    clips, made = trajectories.write(cfg, workdir)
+    wall_s = time.perf_counter() - begun
+    print(f"ode_data: {clips} trajectories in {workdir}; {made} made in {wall_s:.1f} s")
+    if _JSON.value:
+        size = sum(path.stat().st_size for path in workdir.glob("*array_record*"))
+        values = {"clips": clips, "clips_made": made, "wall_s": wall_s, "clips_per_min": 60 * made / wall_s}
+        cli.write_json(_JSON.value, {**values, "size_bytes": size})
     return 0
 
 

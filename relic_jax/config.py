@@ -295,6 +295,10 @@ class RelicConfig:
             f"memory.horizon={self.memory.horizon} must be a multiple of stream.block={block}",
         )
 
+    def stretched(self, latents: int) -> RelicConfig:
+        """The same model with RoPE extended to sequences of so many latents (SPEC 3); up to 21 it is Wan's own."""
+        return dataclasses.replace(self, dit=dataclasses.replace(self.dit, yarn_scale=max(1.0, latents / 21)))
+
     @property
     def latent_size(self) -> tuple[int, int]:
         """Height and width of a latent frame."""

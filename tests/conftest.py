@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Eight devices for the tests of meshes; all others use the first. Programs that tests start see the same.
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {os.environ.get('XLA_FLAGS', '')}"
 
 # A core for each worker of `pytest -n`: multi-threaded jobs that share cores slow each other down several times.
 worker = os.environ.get("PYTEST_XDIST_WORKER", "")

@@ -115,8 +115,11 @@ def _prepare(folder: Path, key: dict[str, Any]) -> None:
         same = False
     if not same:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        stored.write_text(json.dumps(key))
+        try:
+            folder.mkdir()
+            stored.write_text(json.dumps(key))
+        except OSError as error:
+            raise NoSpaceError(f"{folder} can't be written: {error.strerror}") from error
 
 
 def _check_space(folder: Path, needed: int) -> None:

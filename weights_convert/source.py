@@ -1,7 +1,7 @@
 """Published weights, opened without being read: names and shapes at once, tensors one at a time.
 
-A source is a safetensors file, a sharded set with its index, or a .pth file, which is read with
-`weights_only=True` and memory-mapped: nothing in it is executed.
+A source is a safetensors file, a sharded set with its index, or a file of torch.save, which is read with
+`weights_only=True` and memory-mapped: nothing in it is executed. What a file is, its first bytes say, not its name.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _CONTAINERS = ("generator_ema", "generator", "state_dict", "model")
 # What wrappers of PyTorch, and trainers, put into names.
 _WRAPPERS = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 _PREFIXES = ("module.", "model.", "diffusion_model.")
+# How files of torch.save begin: a ZIP archive, or a pickle in old ones.
+_TORCH_SAVE = (b"PK\x03\x04", b"\x80")
+_SHARD = re.compile(r"-\d+-of-0*([2-9]|[1-9]\d+)\.")
 
 # What weights may be of, by name.
 DTYPES = {np.dtype(kind).name: np.dtype(kind) for kind in (np.float64, np.float32, np.float16, jnp.bfloat16)}
@@ -86,9 +89,11 @@ def find(path: Path, layout: Layout) -> list[Path] | None:
     """The files of this layout at a path, which is a file or a folder; None if there are none.
 
     Raises:
-      InputError: a sharded set without its index, or an index that names files that aren't there.
+      InputError: a sharded set without its index, one shard alone, or an index that names files that aren't there.
     """
     if path.is_file():
+        if _SHARD.search(path.name):
+            raise InputError(f"{path} is one of several shards; expected their folder or the index beside them")
         return _shards(path) if path.name.endswith(".index.json") else [path]
     for folder in (path, path / layout.folder):
         if layout.is_pickle and (folder / layout.file).is_file():
@@ -159,7 +164,14 @@ class _Pickle:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[_Safetensors | _Pickle]:
-    if file.suffix in (".pth", ".pt"):
+    with file.open("rb") as stream:
+        head = stream.read(9)
+    if head[8:] != b"{":  # a safetensors file has eight bytes of length and then JSON
+        if not head.startswith(_TORCH_SAVE):
+            what = f"it begins with {head!r}" if head else "it is empty"
+            raise InputError(f"{file} is neither a safetensors file nor one of torch.save: {what}")
+        if file.suffix == ".safetensors":  # torch.load goes by the name
+            raise InputError(f"{file} is a file of torch.save; expected safetensors, or a name that ends in .pth")
         yield _Pickle(_unpickled(file))
         return
     try:

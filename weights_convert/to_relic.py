@@ -109,7 +109,8 @@ def open_source(name: str, src: Path, model: Model, layout: str = "auto") -> tup
         raise InputError(f"{src} holds no file of {name}; expected {files}, .safetensors where no ending is said")
     best = max(found, key=lambda key: found[key][0])
     _, source, tensors = found[best]
-    plan = match(tensors, source.shapes, model.layouts[best].ignored, str(src), lambda: f" {name}{_hint(name, source)}")
+    ignored = model.layouts[best].ignored
+    plan = match(tensors, source.shapes, ignored, str(src), lambda: f" {name}{_hint(name, best, source)}")
     _check_config(source, best, model)
     for tensor in plan.tensors:
         stored = source.stored[tensor.source]
@@ -196,13 +197,15 @@ def _check_config(source: Source, layout: str, model: Model) -> None:
         raise InputError(f"{file} is of another model: {'; '.join(wrong)}")
 
 
-def _hint(name: str, source: Source) -> str:
-    """Says which other model the source is of, if it is."""
+def _hint(name: str, asked: str, source: Source) -> str:
+    """Says which other model the source is of, or in which other layout, if it is."""
     for other, model in MODELS.items():
-        for layout in model.layouts:
+        for layout, form in model.layouts.items():
+            if other == name and form.rows is model.layouts[asked].rows:
+                continue
             wanted = {tensor.source: tensor.shape for tensor in model.table(layout) if tensor.row.initial is None}
-            if other != name and wanted.items() <= source.shapes.items():
-                return f" (it is {other})"
+            if wanted.items() <= source.shapes.items():
+                return f" (it is in the {layout} layout)" if other == name else f" (it is {other})"
     return ""
 
 

@@ -33,6 +33,7 @@ from relic_jax.models import text, vae
 from relic_jax.models.module import Params
 from relic_jax.models.tokenizer import Tokenizer
 
+_PALINDROME_SEED = 1
 _CHUNK = 8  # groups of frames encoded at once: the most that memory must hold
 
 
@@ -105,6 +106,8 @@ class Encoding:
       made_from: what the latents depend on, in words; a split made from anything else is refused.
       variants: records of each clip: as it is, then changed by `augment.VARIANTS` in turn, so that 2 of each
         give a data set that holds every kind.
+      palindromes: share of the records that turn back somewhere in their second half (`augment.palindrome`), drawn
+        by the record's number.
 
     Raises:
       InputError: the clips don't have the config's size.
@@ -116,6 +119,7 @@ class Encoding:
     tokenizer: Tokenizer
     made_from: dict[str, Any]
     variants: int = 1
+    palindromes: float = 0.0
     description: str = "Clips encoded to latents and text features, with camera poses and actions."
 
     def __post_init__(self) -> None:
@@ -136,6 +140,9 @@ class Encoding:
                 clip, copy = divmod(number, self.variants)
                 kind = 1 + (clip + copy - 1) % (len(augment.VARIANTS) - 1) if copy else 0
                 changed = augment.variant(clips[clip], augment.VARIANTS[kind])
+                rng = np.random.default_rng([_PALINDROME_SEED, number])
+                if rng.random() < self.palindromes:
+                    changed = augment.palindrome(changed, augment.draw_pivot(changed.frames, rng))
                 yield encode_clip(params, self.cfg, self.tokenizer, changed)
                 done()
 

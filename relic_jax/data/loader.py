@@ -7,19 +7,22 @@ Every epoch has an order of its own; a batch never depends on how it was read, a
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float
 
 from relic_jax.config import frames_of
+from relic_jax.data import balance
 from relic_jax.data.clip import Clip, from_record
 from relic_jax.errors import InputError
 
 FIELDS = ("video", "rotations", "positions", "actions", "unit")
 LATENT_FIELDS = ("latents", "rotations", "positions", "actions", "unit", "text")
+TRAJECTORY_FIELDS = (*LATENT_FIELDS, "trajectory", "timesteps")
 _READ_AHEAD = 2  # batches
 
 
@@ -113,25 +116,70 @@ def batches(
     return _endless(Clips(directory, split), _ClipWindow(str(directory), frames, tuple(fields)), batch, seed, workers)
 
 
+class Latents:
+    """Encoded clips (`data.latents`) by index, each cut to its first `latents`; floats come as float32.
+
+    Only a clip's start has a latent of one frame, so a window begins there; poses and actions are those of its
+    4 (latents - 1) + 1 frames.
+
+    Raises:
+      InputError: no such data set, or a clip is shorter than `latents`.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        latents: int,
+        *,
+        fields: Sequence[str] = LATENT_FIELDS,
+        split: str | None = None,
+    ):
+        self._records = Records(directory, split, fields)
+        self._fields, self._latents = tuple(fields), latents
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        record, frames = self._records[index], frames_of(self._latents)
+        count = len(record["latents"])
+        if count < self._latents:
+            raise InputError(
+                f"{self._records.where(index)}: expected clips of {self._latents} latents, got one of {count}; "
+                f"{frames} frames are wanted"
+            )
+        lengths = dict.fromkeys(("latents", "trajectory"), self._latents)
+        lengths |= dict.fromkeys(("rotations", "positions", "actions"), frames)
+        cut = {name: record[name][: lengths[name]] if name in lengths else record[name] for name in self._fields}
+        return {name: np.float32(x) if np.asarray(x).dtype.kind == "f" else np.asarray(x) for name, x in cut.items()}
+
+    def actions(self) -> Iterator[Float[np.ndarray, "T 13"]]:
+        """The actions of every clip, in the same cut. Reads the whole data set."""
+        return (self._records[index]["actions"][: frames_of(self._latents)] for index in range(len(self)))
+
+
 def latent_batches(
     directory: str | os.PathLike[str],
     *,
     batch: int,
     seed: int,
     latents: int,
+    fields: Sequence[str] = LATENT_FIELDS,
+    balanced: bool = False,
     split: str | None = None,
     workers: int = 0,
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    """The first `latents` of encoded clips (`data.latents`), with LATENT_FIELDS as float32.
+    """Encoded clips, cut to `latents` as `Latents` does. Otherwise as `batches`.
 
-    Only a clip's start has a latent of one frame, so a window begins there; poses and actions are those of its
-    4 (latents - 1) + 1 frames. Otherwise as `batches`.
+    Args:
+      fields: which come. balanced: clips with rare actions come more often (`balance.weights`).
 
     Raises:
       InputError: no such data set, or a clip is shorter than `latents`.
     """
-    records = Records(directory, split, LATENT_FIELDS)
-    return _endless(records, _LatentWindow(str(directory), latents), batch, seed, workers)
+    source = Latents(directory, latents, fields=fields, split=split)
+    weights = balance.weights(balance.histogram(source.actions())) if balanced else None
+    return _endless(source, None, batch, seed, workers, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,26 +198,20 @@ class _ClipWindow(grain.transforms.RandomMap):
         return {name: np.float32(record[name]) if name in ("unit", "fps") else record[name] for name in self.fields}
 
 
-@dataclasses.dataclass(frozen=True)
-class _LatentWindow(grain.transforms.Map):
-    directory: str
-    latents: int
-
-    def map(self, record: dict[str, Any]) -> dict[str, Any]:
-        count, frames = len(record["latents"]), frames_of(self.latents)
-        if count < self.latents:
-            raise InputError(f"{self.directory}: expected clips of {self.latents} latents, got one of {count}")
-        parts = {"latents": self.latents, "rotations": frames, "positions": frames, "actions": frames}
-        return {
-            name: np.asarray(record[name][: parts[name]] if name in parts else record[name], np.float32)
-            for name in LATENT_FIELDS
-        }
-
-
 def _endless(
-    source: Any, transform: grain.transforms.Transformation, batch: int, seed: int, workers: int
+    source: Any,
+    transform: grain.transforms.Transformation | None,
+    batch: int,
+    seed: int,
+    workers: int,
+    weights: Float[np.ndarray, "clips"] | None = None,
 ) -> grain.DatasetIterator[dict[str, np.ndarray]]:
-    data = grain.MapDataset.source(source).seed(seed).shuffle().repeat().apply(transform)
+    if weights is None:
+        data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    else:
+        data = grain.MapDataset.source(balance.Drawn(source, weights, seed)).seed(seed)
+    if transform is not None:
+        data = data.apply(transform)
     # Threads read whole clips while a step computes; more than two only contend for Python's lock.
     reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_READ_AHEAD * batch)
     data = data.to_iter_dataset(reading).batch(batch, drop_remainder=True)

@@ -5,6 +5,9 @@ A level s is 0 for data and 1 for noise; it may differ from latent to latent and
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -39,6 +42,31 @@ def predict_clean(noisy: Latents, velocity: Latents, level: Level) -> Latents:
 def euler(noisy: Latents, velocity: Latents, level: Level, to: Level) -> Latents:
     """One straight step along the velocity from `level` to the lower level `to`."""
     return noisy + _over_cells(to - level) * velocity
+
+
+def solve(
+    velocity: Callable[[Latents, Level], Latents],
+    noise: Latents,
+    picture: Float[Array, "B H W C"],
+    levels: Float[Array, "steps"],
+) -> tuple[Latents, Float[Array, "steps B L H W C"]]:
+    """Euler's path of whole clips from noise to data. Latent 0 is the picture, at level 0 all the way.
+
+    Args:
+      velocity: of a bidirectional model, given latents and the level of each.
+      levels: those at which the model is asked, from 1 down; after the last comes 0.
+
+    Returns:
+      Where the path ends, and where it was at each level.
+    """
+    moving = jnp.ones(noise.shape[:2]).at[:, 0].set(0)
+
+    def step(x: Latents, pair: tuple[Array, Array]) -> tuple[Latents, Latents]:
+        level, to = (moving * s for s in pair)
+        return euler(x, velocity(x, level), level, to), x
+
+    after = jnp.concatenate([levels[1:], jnp.zeros(1)])
+    return jax.lax.scan(step, noise.at[:, 0].set(picture), (levels, after))
 
 
 def _over_cells(level: Level) -> Float[Array, "B L 1 1 1"]:

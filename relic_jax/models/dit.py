@@ -27,6 +27,8 @@ from relic_jax.models.conditioning import Conditioner, Door
 from relic_jax.models.layers import MLP, LayerNorm, Linear, RMSNorm, layer_norm, sinusoidal
 from relic_jax.models.module import param, stack
 from relic_jax.ops.attention import attention
+from relic_jax.parallel.exchange import Tokens, cross_attention
+from relic_jax.parallel.rules import constrain, gathered
 
 Heads = Float[Array, "B N K d"]  # d: the width of a head
 Spread = Callable[[Array], Array]
@@ -83,14 +85,14 @@ class Block(nnx.Module):
         cache: Any,
     ) -> tuple[Float[Array, "B N D"], Any]:
         shift1, scale1, gate1, shift2, scale2, gate2 = (
-            spread(m) for m in jnp.moveaxis(modulation + self.modulation[...], 2, 0)
+            spread(m) for m in jnp.moveaxis(modulation + gathered(self.modulation), 2, 0)
         )
         h = layer_norm(x, self.eps) * (1 + scale1) + shift1
         attended, kept = attend(*self.self_attention.project(h, h, spread(self.pose(pose))), cache)
         x = x + gate1 * self.self_attention.output(attended, x.dtype)
         x = x + spread(self.action(action))
         q, k, v = self.cross_attention.project(self.norm(x), text)
-        x = x + self.cross_attention.output(attention(q, k, v)[0], x.dtype)
+        x = x + self.cross_attention.output(cross_attention(q, k, v), x.dtype)
         h = layer_norm(x, self.eps) * (1 + scale2) + shift2
         return x + gate2 * self.ffn(h), kept
 
@@ -138,17 +140,21 @@ class DiT(nnx.Module):
           cache: a pytree with a leading axis of layers, handed to `attend` layer by layer.
           checkpoint: recompute each block's activations in the backward pass.
         """
-        x = self.patch_embedding(patches)
+        tokens = Tokens(patches.shape[1])
+        t, text, action, pose = (constrain(x, "batch") for x in (t, text, action, pose))
+        spread, attend = tokens.spread(spread, t.shape[1]), tokens.attend(attend)
+        x = self.patch_embedding(tokens.divide(patches))
         time = self.time_embedding(sinusoidal(t, self.cfg.freq_dim))
         modulation = rearrange(self.time_projection(jax.nn.silu(time)), "b l (m d) -> b l m d", m=6)
 
         def layer(x: Array, inputs: tuple[Block, Any]) -> tuple[Array, Any]:
             block, cached = inputs
-            return block(x, modulation, text, action, pose, spread, attend, cached)
+            x, kept = block(x, modulation, text, action, pose, spread, attend, cached)
+            return tokens.keep(x), kept
 
         x, kept = jax.lax.scan(jax.checkpoint(layer) if checkpoint else layer, x, (self.blocks, cache))
-        shift, scale = (spread(m) for m in jnp.moveaxis(time[:, :, None] + self.head_modulation[...], 2, 0))
-        return self.head(layer_norm(x, self.cfg.eps) * (1 + scale) + shift), kept
+        shift, scale = (spread(m) for m in jnp.moveaxis(time[:, :, None] + gathered(self.head_modulation), 2, 0))
+        return tokens.join(self.head(layer_norm(x, self.cfg.eps) * (1 + scale) + shift)), kept
 
     def video(
         self,

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
 from relic_jax.models.module import Params, param
+from relic_jax.parallel.rules import gathered
 
 
 class Linear(nnx.Module):
@@ -31,7 +32,7 @@ class Linear(nnx.Module):
         self.bias = param(rngs, (features_out,), (axes[1],), nnx.initializers.zeros)
 
     def __call__(self, x: Float[Array, "*batch D_in"]) -> Float[Array, "*batch D_out"]:
-        kernel = self.kernel[...]
+        kernel = gathered(self.kernel)
         y = jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
         return (y + self.bias[...]).astype(x.dtype)
 

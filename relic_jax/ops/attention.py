@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 Partial = tuple[Float[Array, "B N K D"], Float[Array, "B N K"]]
 
+LOGITS = "attention_logits"  # the scope of what a fused kernel would keep on the chip, in a compiled program's text
+_LOGITS = 2**28  # held at once: 1 GiB in float32
 _NO_KEYS = -1e30  # stands for the logit of an absent key: finite, so that empty rows stay free of NaN
 
 
@@ -67,13 +69,32 @@ def _xla(
     v: Float[Array, "B S K D"],
     kv_ranges: Int[Array, "2 2"] | Int[Array, "B 2 2"] | None,
 ) -> Partial:
-    """Products in k's dtype with float32 accumulation; softmax in float32."""
+    """Products in k's dtype with float32 accumulation; softmax in float32.
+
+    Logits beyond `_LOGITS` are made, and made again in the backward pass, a slice of the queries after the other.
+    """
     batch, queries, heads, width = q.shape
     keys = k.shape[1]
     valid = None
     if kv_ranges is not None:
         valid = jnp.broadcast_to(valid_keys(kv_ranges, keys), (batch, keys))
         k, v = (jnp.where(valid[:, :, None, None], x, 0) for x in (k, v))
+    slices = -(-batch * heads * queries * keys // _LOGITS)
+    if slices <= 1:
+        return _dense(q, k, v, valid)
+    size = -(-queries // slices)
+    q = jnp.pad(q, ((0, 0), (0, slices * size - queries), (0, 0), (0, 0))).reshape(batch, slices, size, heads, width)
+    parts = jax.lax.map(jax.checkpoint(lambda part: _dense(part, k, v, valid)), jnp.moveaxis(q, 1, 0))
+    out, lse = (jnp.moveaxis(x, 0, 1).reshape(batch, slices * size, *x.shape[3:])[:, :queries] for x in parts)
+    return out, lse
+
+
+@jax.named_scope(LOGITS)
+def _dense(
+    q: Float[Array, "B N K D"], k: Float[Array, "B S K D"], v: Float[Array, "B S K D"], valid: Bool[Array, "B S"] | None
+) -> Partial:
+    batch, queries, heads, width = q.shape
+    keys = k.shape[1]
 
     def rows(x: Array) -> Array:  # [B, n, K, D] -> [B K, n, D]: plain batched products, fastest on CPUs
         return x.swapaxes(1, 2).reshape(batch * heads, x.shape[1], width)

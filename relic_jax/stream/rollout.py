@@ -20,7 +20,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses as camera_poses
@@ -112,45 +113,85 @@ def step(
       The state after the block, and its clean normalised latents; the very first is the picture's.
     """
     state, conditions = _advance(cfg, state, actions)
-    latents = denoise(params, cfg, state, *conditions)
+    _, latents = denoise(params, cfg, state, *conditions)
     return write(params, cfg, state, Block(latents, *conditions)), latents
 
 
 def denoise(
-    params: Params, cfg: RelicConfig, state: State, actions: Float[Array, "B L 52"], poses: Float[Array, "B L 48"]
-) -> Float[Array, "B L H W C"]:
-    """The block's latents from noise in `len(stream.timesteps)` evaluations.
+    params: Params,
+    cfg: RelicConfig,
+    state: State,
+    actions: Float[Array, "B L 52"],
+    poses: Float[Array, "B L 48"],
+    exit_step: int | Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "B L H W C"], Float[Array, "B L H W C"]]:
+    """The block's latents from noise, in at most `len(stream.timesteps)` evaluations.
 
     `solver="renoise"` predicts x0 and re-noises it with fresh noise to the next level (SPEC 4);
     "euler" walks along the velocity, for a model that has not been distilled.
+
+    Args:
+      exit_step: the evaluation, counted from 0, that is the last; by default all are made.
+
+    Returns:
+      What the last evaluation was given, and the clean latents that it predicts.
     """
-    lay, batch, length = layout(cfg), actions.shape[0], cfg.stream.block
+    batch, length = actions.shape[0], cfg.stream.block
     shape = (batch, length, *state.image.shape[1:])
     key = jax.random.fold_in(state.key, state.block)
-    levels = jnp.asarray(cfg.stream.timesteps, jnp.float32) / flow.STEPS
-    following = jnp.append(levels[1:], 0.0)
-    picture = (state.block == 0) & (jnp.arange(length) == 0)
+    last = len(cfg.stream.timesteps) - 1 if exit_step is None else exit_step
 
-    def show(x: Array) -> Array:  # the picture is clean at every level
-        return jnp.where(picture[:, None, None, None], state.image[:, None], x)
-
-    def evaluate(carry: tuple[Array, Array], level_pair: tuple[Array, Array, Array]) -> tuple[tuple, None]:
-        x, _ = carry
-        index, level, to = level_pair
-        per_latent, next_level = (jnp.broadcast_to(jnp.where(picture, 0.0, s), (batch, length)) for s in (level, to))
-        v, _ = _evaluate(params, cfg, lay, state, x, per_latent, actions, poses)
-        clean = show(flow.predict_clean(x, v, per_latent))
+    def evaluate(index: Int[Array, ""], carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, _, _ = carry
+        clean, v = predict(params, cfg, state, x, index, actions, poses)
+        level, following = _level(cfg, state, batch, index), _level(cfg, state, batch, index + 1)
         if cfg.stream.solver == "euler":
-            x = flow.euler(x, v, per_latent, next_level)
+            after = flow.euler(x, v, level, following)
         else:
             noise = jax.random.normal(jax.random.fold_in(key, index + 1), shape)
-            x = flow.add_noise(clean, noise, next_level)
-        return (show(x), clean), None
+            after = flow.add_noise(clean, noise, following)
+        return _show_picture(cfg, state, after), x, clean
 
-    noise = jax.random.normal(jax.random.fold_in(key, 0), shape)
-    first = (show(noise), jnp.zeros(shape))
-    (_, clean), _ = jax.lax.scan(evaluate, first, (jnp.arange(len(levels)), levels, following))
-    return clean
+    noise = _show_picture(cfg, state, jax.random.normal(jax.random.fold_in(key, 0), shape))
+    _, given, clean = jax.lax.fori_loop(0, last + 1, evaluate, (noise, jnp.zeros(shape), jnp.zeros(shape)))
+    return given, clean
+
+
+def predict(
+    params: Params,
+    cfg: RelicConfig,
+    state: State,
+    x: Float[Array, "B L H W C"],
+    index: Int[Array, ""],
+    actions: Float[Array, "B L 52"],
+    poses: Float[Array, "B L 48"],
+    *,
+    checkpoint: bool = False,
+) -> tuple[Float[Array, "B L H W C"], Float[Array, "B L H W C"]]:
+    """Clean latents and velocity of the next block, as evaluation `index` of `denoise` predicts them from x.
+
+    Args:
+      checkpoint: recompute each layer's activations in the backward pass.
+    """
+    level = _level(cfg, state, x.shape[0], index)
+    v, _ = _evaluate(params, cfg, layout(cfg), state, x, level, actions, poses, checkpoint=checkpoint)
+    return _show_picture(cfg, state, flow.predict_clean(x, v, level)), v
+
+
+def _level(cfg: RelicConfig, state: State, batch: int, index: Int[Array, ""]) -> Float[Array, "B L"]:
+    """Noise level of each latent at evaluation `index`; after the last one it is 0. The picture is clean at all."""
+    # Divided on the host: compilers may multiply by 1 / 1000 instead, and an ulp of t = 1000 is seen by sinusoids.
+    level = jnp.asarray(np.array((*cfg.stream.timesteps, 0.0)) / flow.STEPS, jnp.float32)[index]
+    return jnp.broadcast_to(jnp.where(_picture(cfg, state), 0.0, level), (batch, cfg.stream.block))
+
+
+def _show_picture(cfg: RelicConfig, state: State, x: Float[Array, "B L H W C"]) -> Float[Array, "B L H W C"]:
+    return jnp.where(_picture(cfg, state)[:, None, None, None], state.image[:, None], x)
+
+
+def _picture(cfg: RelicConfig, state: State) -> Bool[Array, "L"]:
+    """Which latent of the next block is the picture."""
+    return (state.block == 0) & (jnp.arange(cfg.stream.block) == 0)
 
 
 def write(params: Params, cfg: RelicConfig, state: State, block: Block) -> State:
@@ -192,11 +233,18 @@ def rebuild(
         state, conditions = _advance(cfg, state, a)
         return write(params, cfg, state, Block(x, *conditions)), None
 
-    def blocks(x: Array, size: int) -> Array:
-        return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
-
     size = cfg.stream.block
-    return jax.lax.scan(one, state, (blocks(latents, size), blocks(actions, FRAMES_PER_LATENT * size)))[0]
+    return jax.lax.scan(one, state, (split(latents, size), split(actions, FRAMES_PER_LATENT * size)))[0]
+
+
+def split(x: Float[Array, "B T ..."], size: int) -> Float[Array, "blocks B {size} ..."]:
+    """A sequence as its blocks of `size`, for `jax.lax.scan`."""
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
+
+
+def join(x: Float[Array, "blocks B T ..."]) -> Float[Array, "B _ ..."]:
+    """The inverse of `split`."""
+    return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
 
 def _advance(
@@ -237,6 +285,7 @@ def _evaluate(
     actions: Float[Array, "B L 52"],
     poses: Float[Array, "B L 48"],
     keep: bool = False,
+    checkpoint: bool = False,
 ) -> tuple[Float[Array, "B L H W C"], Any]:
     """Velocity of the next block given memory and window; with `keep` also its keys (rotated), values, plain keys."""
     model = bind(DiT, cfg.dit, params)
@@ -252,6 +301,7 @@ def _evaluate(
         spread=lambda a: jnp.repeat(a, lay.tokens_per_latent, axis=1),
         attend=_attend_to_past(lay, state, grid_angles(cfg.dit, positions, rows, columns), None, past, keep),
         cache=(state.cache.k, state.cache.v),
+        checkpoint=checkpoint,
     )
     return unpatchify(velocity, cfg.dit.patch, lay.block, rows, columns), kept
 

@@ -15,8 +15,8 @@ from relic_jax.models.layers import cast_kernels
 from relic_jax.models.module import Params
 from relic_jax.stream import rollout
 from relic_jax.train.clips import Conditions, conditions, drop
+from relic_jax.train.hybrid import noisy_velocity
 from relic_jax.train.latent_stage import LatentStage, arguments
-from relic_jax.train.packed import noisy_velocity
 from relic_jax.train.stage import TrainConfig
 
 
@@ -51,6 +51,7 @@ class CausalStage(LatentStage):
             given.poses,
             clean_blocks,
             given.pose_weight,
+            checkpoint=self.cfg.recompute,
         )
         error = ((v - flow.velocity(target, noise)) ** 2).mean(axis=(2, 3, 4))
         last = error[:, -block:].mean()  # the block that has its whole window in sight, as in the stream

@@ -1,7 +1,8 @@
 """Checkpoints of a training run (Orbax), and the weights taken from one or from a safetensors file.
 
 workdir/config.json          the configuration that the run was started with
-workdir/checkpoints/<step>/  params, ema, opt_state (trees of arrays), data (the iterator's state, JSON)
+workdir/checkpoints/<step>/  params, ema, opt_state, extra (trees of arrays; extra where a stage has it),
+                             data (the iterator's state, JSON)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.module import Params
 
-_TREES = ("params", "ema", "opt_state")
+_TREES = ("params", "ema", "opt_state", "extra")
 
 
 class Checkpoints:
@@ -44,17 +45,17 @@ class Checkpoints:
 
         Args:
           step: steps done.
-          trees: `params`, `ema` and `opt_state`.
+          trees: `params`, `ema`, `opt_state`, and `extra` if there is any.
           data: the data iterator's state, of types that JSON holds.
         """
-        saved = {name: ocp.args.StandardSave(trees[name]) for name in _TREES}
+        saved = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
         self._manager.save(step, args=ocp.args.Composite(data=ocp.args.JsonSave({"state": data}), **saved))
 
     def restore(self, abstract: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         """The newest checkpoint's trees, in the structure of `abstract`, and its data state."""
-        targets = {name: ocp.args.StandardRestore(_placed(abstract[name])) for name in _TREES}
+        targets = {name: ocp.args.StandardRestore(_placed(tree)) for name, tree in abstract.items()}
         restored = self._manager.restore(self.latest, args=ocp.args.Composite(data=ocp.args.JsonRestore(), **targets))
-        return {name: restored[name] for name in _TREES}, restored["data"]["state"]
+        return {name: restored[name] for name in abstract}, restored["data"]["state"]
 
     def close(self) -> None:
         """Waits until everything is on disk."""
@@ -91,6 +92,19 @@ def read(workdir: str, which: Literal["ema", "params"] = "ema") -> tuple[int, Pa
     return step, params, json.loads((Path(workdir) / "config.json").read_text())
 
 
+def recorded(path: str) -> dict[str, Any] | None:
+    """The configuration of the run that made the weights at `path`, if it was kept with them.
+
+    Args:
+      path: a training run's workdir, or a safetensors file (`launch.export weights` writes it into the header).
+    """
+    if path.endswith(".safetensors"):
+        values = weights.read_metadata(path).get("config")
+        return json.loads(values) if values else None
+    file = Path(path) / "config.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
 def _newest(workdir: str) -> tuple[int, Path]:
     folder = Path(workdir).absolute() / "checkpoints"
     if not folder.is_dir():
@@ -115,9 +129,15 @@ def _manager(workdir: Path, **options: Any) -> ocp.CheckpointManager:
 
 
 def _placed(tree: Any) -> Any:
-    """Says where each leaf goes: a checkpoint may come from a machine with other devices."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+    """Says where each leaf goes, its mesh or the first device: a checkpoint may come from a machine with others."""
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        sharding = getattr(leaf, "sharding", None)
+        on_mesh = isinstance(sharding, jax.sharding.NamedSharding)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding if on_mesh else first)
+
+    return jax.tree.map(place, tree)
 
 
 def _claim(workdir: Path, config: Any, *, started: bool) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,8 @@ class LatentStage(Stage):
     vae: Params
     held_out: dict[str, Any]
 
+    fields: ClassVar[Sequence[str]] = loader.LATENT_FIELDS  # of a training batch
+
     @abstractmethod
     def generate(
         self, params: Params, image: Float[Array, "B H W C"], given: Conditions, key: PRNGKeyArray
@@ -48,10 +51,20 @@ class LatentStage(Stage):
 
     def batches(self, seed: int) -> Batches:
         cfg = self.cfg
-        return loader.latent_batches(cfg.data, batch=cfg.batch, seed=seed, latents=latents_of(cfg.frames))
+        return loader.latent_batches(
+            cfg.data,
+            batch=cfg.batch,
+            seed=seed,
+            latents=latents_of(cfg.frames),
+            fields=self.fields,
+            balanced=cfg.balance_actions,
+        )
 
     def decay_mask(self, params: Params) -> Any:
-        return matrices(module.logical_axes(DiT, self.cfg.model.dit))
+        return matrices(self.logical_axes(params))
+
+    def logical_axes(self, params: Params) -> Any:
+        return module.logical_axes(DiT, self.cfg.model.dit)
 
     def evaluate(self, params: Params, key: PRNGKeyArray) -> dict[str, float]:
         """`val_psnr_db` of generated against decoded true frames, and `val_gain_db` over repeating the picture."""
@@ -103,6 +116,7 @@ def arguments(cfg: TrainConfig, vae_path: str) -> tuple[TrainConfig, Params, dic
     length = latents_of(cfg.frames, stride)
     if not vae_path:
         raise InputError(f"config.{cfg.stage}.vae is empty: expected the workdir or safetensors file of a trained VAE")
+    loader.Latents(cfg.data, length)[0]  # a look at the first record: later ones are read when the model is compiled
     decoder = load_params(vae_path, module.abstract(vae.VAE, cfg.model.vae))
     held_out = jax.tree.map(
         jnp.asarray, next(loader.latent_batches(cfg.data_val, batch=HELD_OUT, seed=0, latents=length))

@@ -19,30 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tqdm
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from relic_jax.models.module import Params
-from relic_jax.train import checkpoint, metrics
+from relic_jax.parallel import mesh as meshes
+from relic_jax.parallel.rules import constrain
+from relic_jax.train import checkpoint, metrics, sharded
 from relic_jax.train import optimizer as optimizers
 from relic_jax.train.host import Interruption, Prefetch
-from relic_jax.train.stage import Stage, TrainConfig
+from relic_jax.train.stage import Scalars, Stage, State, Trainer, TrainConfig
 
-Scalars = dict[str, Float[Array, ""]]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class State:
-    """All that a step changes. `params` and `ema` are float32; `step` counts the steps done."""
-
-    params: Params
-    ema: Params
-    opt_state: Any
-    step: Int[Array, ""]
-
-    def trees(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
-        return {"params": self.params, "ema": self.ema, "opt_state": self.opt_state}
+_ALWAYS = ("loss", "gradient_norm")
 
 
 def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | float]:
@@ -66,29 +53,31 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
       FloatingPointError: the loss or its gradient is not finite; the batch is in the workdir.
     """
     begun = time.perf_counter()
+    mesh = meshes.make(meshes.MeshShape.parse(cfg.mesh)) if cfg.mesh else None
     init_key, step_key, sample_key = jax.random.split(jax.random.key(cfg.seed), 3)
-    optimizer = optimizers.make(cfg, stage.decay_mask(jax.eval_shape(stage.init, init_key)))
     batches = stage.batches(cfg.seed)
 
     with contextlib.ExitStack() as stack:
+        if mesh is not None:
+            stack.enter_context(jax.set_mesh(mesh))
+        trainer = stage.trainer(step_key) or supervised(cfg, stage, step_key)
         checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir, cfg, cfg.keep)))
         if checkpoints.latest is None:
-            state = start(_first_params(cfg, stage, init_key), optimizer)
+            state = _begin(cfg, stage, trainer, init_key, mesh)
         else:
-            state, position = _restore(checkpoints, stage, optimizer, init_key)
+            state, position = _restore(checkpoints, stage, trainer, init_key, mesh)
             batches.set_state(position)
         done = int(state.step)
         writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, done)))
         feed = stack.enter_context(Prefetch(batches))
         interruption = stack.enter_context(Interruption())
         bar = stack.enter_context(tqdm.tqdm(initial=done, total=cfg.steps, desc=cfg.stage, unit="step", mininterval=1))
-        train_step = make_step(stage, optimizer, cfg, step_key)
-        log = Log(workdir, writer, bar)
+        log = Log(workdir, writer, bar, stage.check)
         clock = Clock()
 
         for step in range(done + 1, cfg.steps + 1):
             batch = next(feed)
-            state, scalars = train_step(state, batch)  # returns before the device is done
+            state, scalars = trainer.step(state, batch)  # returns before the device is done
             log.note(step, batch, scalars)
             clock.tick()
             bar.update()
@@ -122,6 +111,13 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
     }
 
 
+def supervised(cfg: TrainConfig, stage: Stage, key: PRNGKeyArray) -> Trainer:
+    """One loss and one optimizer: how a stage is trained that has no trainer of its own."""
+    optimizer = optimizers.make(cfg, stage.decay_mask(jax.eval_shape(stage.init, key)))
+    step = make_step(stage, optimizer, cfg, key)
+    return Trainer(optimizer, lambda params: start(params, optimizer), step)
+
+
 def start(params: Params, optimizer: optax.GradientTransformation) -> State:
     """The state before the first step."""
     copy = jax.tree.map(jnp.copy, params)  # the step donates its state: no buffer may appear in it twice
@@ -133,7 +129,10 @@ def make_step(
 ) -> Callable[[State, dict[str, Any]], tuple[State, Scalars]]:
     """One update, jitted; the state it is given is donated. `key` is folded with the step's number."""
 
+    keep = sharded.keeper(stage, optimizer)
+
     def step(state: State, batch: dict[str, Any]) -> tuple[State, Scalars]:
+        batch = jax.tree.map(lambda x: constrain(x, "batch"), batch)
         (loss, scalars), gradient = jax.value_and_grad(stage.loss, has_aux=True)(
             state.params, batch, jax.random.fold_in(key, state.step)
         )
@@ -146,7 +145,7 @@ def make_step(
             "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": jnp.asarray(optimizers.schedule(cfg)(state.step), jnp.float32),
         }
-        return State(params=params, ema=ema, opt_state=opt_state, step=state.step + 1), scalars
+        return keep(State(params=params, ema=ema, opt_state=opt_state, step=state.step + 1)), scalars
 
     return jax.jit(step, donate_argnums=0)
 
@@ -154,8 +153,10 @@ def make_step(
 class Log:
     """Keeps the scalars of recent steps on the device until they are written, and their batches."""
 
-    def __init__(self, workdir: Path, writer: metrics.Writer, bar: tqdm.tqdm) -> None:
-        self._workdir, self._writer, self._bar = workdir, writer, bar
+    def __init__(
+        self, workdir: Path, writer: metrics.Writer, bar: tqdm.tqdm, check: Callable[[dict[str, float]], None]
+    ) -> None:
+        self._workdir, self._writer, self._bar, self._check = workdir, writer, bar, check
         self._pending: list[tuple[int, dict[str, np.ndarray], Scalars]] = []
 
     def note(self, step: int, batch: dict[str, np.ndarray], scalars: Scalars) -> None:
@@ -166,12 +167,14 @@ class Log:
 
         Raises:
           FloatingPointError: a loss or gradient is not finite.
+          Exception: what the stage's check raises.
         """
         fetched = jax.device_get([scalars for _, _, scalars in self._pending])
         rows = [{name: float(value) for name, value in row.items()} for row in fetched]
-        for (step, batch, _), row in zip(self._pending, rows, strict=True):
+        measured = [_measured(row) for row in rows]
+        for (step, batch, _), row in zip(self._pending, measured, strict=True):
             self._writer.line(step, row)
-            if not np.isfinite([row["loss"], row["gradient_norm"]]).all():
+            if not np.isfinite([row[name] for name in _ALWAYS]).all():
                 self._writer.flush()
                 path = self._workdir / f"not_finite_{step:07d}.npz"
                 np.savez(path, **batch)
@@ -179,10 +182,17 @@ class Log:
                     f"at step {step} the loss is {row['loss']} and its gradient's norm {row['gradient_norm']}; "
                     f"the batch is in {path}, the last checkpoint is kept"
                 )
-        mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        names = dict.fromkeys(name for row in measured for name in row)
+        mean = {name: float(np.mean([row[name] for row in measured if name in row])) for name in names}
         self._writer.scalars(self._pending[-1][0], mean)
+        self._check(mean)
         self._bar.set_postfix(loss=f"{mean['loss']:.4g}", refresh=False)
         self._pending.clear()
+
+
+def _measured(row: dict[str, float]) -> dict[str, float]:
+    """What a step has to say: loss and gradient always, of the rest what is no NaN."""
+    return {name: value for name, value in row.items() if name in _ALWAYS or not np.isnan(value)}
 
 
 class Clock:
@@ -205,16 +215,39 @@ class Clock:
         return (self._count - 1) / (time.perf_counter() - self._first) if self._count > 1 else 0.0
 
 
-def _first_params(cfg: TrainConfig, stage: Stage, key: PRNGKeyArray) -> Params:
+def _begin(
+    cfg: TrainConfig,
+    stage: Stage,
+    trainer: Trainer,
+    key: PRNGKeyArray,
+    mesh: jax.sharding.Mesh | None,
+) -> State:
+    """The state before the first step; on a mesh no device ever holds all of it."""
+    shapes = jax.eval_shape(stage.init, key)
+    if mesh is not None:
+        shapes = sharded.abstract({"params": shapes}, stage, trainer.optimizer, mesh)["params"]
     if cfg.init_from:
-        return checkpoint.load_params(cfg.init_from, jax.eval_shape(stage.init, key))
-    return stage.init(key)
+        params = checkpoint.load_params(cfg.init_from, shapes)
+    elif mesh is not None:
+        params = jax.jit(stage.init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))(key)
+    else:
+        params = stage.init(key)
+    if mesh is None:
+        return trainer.start(params)
+    keep = sharded.keeper(stage, trainer.optimizer)
+    return jax.jit(lambda params: keep(trainer.start(params)))(params)
 
 
 def _restore(
-    checkpoints: checkpoint.Checkpoints, stage: Stage, optimizer: optax.GradientTransformation, key: PRNGKeyArray
+    checkpoints: checkpoint.Checkpoints,
+    stage: Stage,
+    trainer: Trainer,
+    key: PRNGKeyArray,
+    mesh: jax.sharding.Mesh | None,
 ) -> tuple[State, Any]:
-    abstract = jax.eval_shape(lambda: start(stage.init(key), optimizer).trees())
+    abstract = jax.eval_shape(lambda: trainer.start(stage.init(key)).trees())
+    if mesh is not None:
+        abstract = sharded.abstract(abstract, stage, trainer.optimizer, mesh)
     trees, position = checkpoints.restore(abstract)
     return State(**trees, step=jnp.asarray(checkpoints.latest, jnp.int32)), position
 

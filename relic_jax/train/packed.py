@@ -10,12 +10,15 @@ blocks at full resolution (K blocks fill the window). Attention follows the stre
 B differs from sample to sample: the clean part is laid out for the longest, and the noisy blocks read
 only the clean tokens before them. Attention runs block by block over prefixes, so no mask of
 tokens x tokens exists.
+
+This is for memory that pools latents (`memory.compress="latent"`); `train.two_pass` is for the other kind.
 """
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from relic_jax.config import RelicConfig
@@ -83,7 +86,6 @@ def noisy_velocity(
         attend=_attend(
             _angles(cfg, lay, phases, picked),
             ends,
-            window // block,
             lay.tokens_per_block,
             jnp.asarray(ends)[clean_blocks],
         ),
@@ -106,21 +108,42 @@ def _angles(cfg: RelicConfig, lay: Layout, phases: list, picked: Int[Array, "B W
     )
 
 
-def _attend(angles: rope.Angles, ends: np.ndarray, noisy_blocks: int, block_tokens: int, visible: Int[Array, "B"]):
+def _attend(angles: rope.Angles, ends: np.ndarray, block_tokens: int, visible: Int[Array, "B"]) -> Partial:
     """Attention over the packed sequence, block by block; `visible` clean tokens belong to each sample's past."""
     clean = int(ends[-1])
 
-    def attend(q: Array, k: Array, v: Array, _: None) -> tuple[Array, None]:
+    def attend(
+        angles: rope.Angles, visible: Array, q: Array, k: Array, v: Array, _: None
+    ) -> tuple[Float[Array, "B N K d"], None]:
         q, k = rope.rotate(q, angles), rope.rotate(k, angles)
         out = [
             attention(q[:, start:end], k[:, :end], v[:, :end])[0]
             for start, end in zip(ends[:-1], ends[1:], strict=True)
         ]
-        for i in range(noisy_blocks):
-            start, end = clean + i * block_tokens, clean + (i + 1) * block_tokens
-            zero = jnp.zeros_like(visible)
-            ranges = jnp.stack([zero, visible, zero + clean, zero + end], axis=-1).reshape(-1, 2, 2)
-            out.append(attention(q[:, start:end], k[:, :end], v[:, :end], kv_ranges=ranges)[0])
+        out.append(noisy_attention(q[:, clean:], k, v, visible, block_tokens))
         return jnp.concatenate(out, axis=1), None
 
-    return attend
+    return Partial(attend, angles, visible)  # bound, not closed over: on a mesh each device has its own samples'
+
+
+def noisy_attention(
+    q: Float[Array, "B N K d"],
+    k: Float[Array, "B S K d"],
+    v: Float[Array, "B S K d"],
+    visible: Int[Array, "B"],
+    block_tokens: int,
+) -> Float[Array, "B N K d"]:
+    """Attention of the N tokens of the noisy blocks, each block to the past and to noisy blocks up to itself.
+
+    Args:
+      k, v: S - N clean tokens, then the noisy ones; all rotated.
+      visible: how many of the clean tokens are each sample's past.
+      block_tokens: of a noisy block.
+    """
+    clean, zero = k.shape[1] - q.shape[1], jnp.zeros_like(visible)
+    out = []
+    for start in range(0, q.shape[1], block_tokens):
+        end = clean + start + block_tokens
+        ranges = jnp.stack([zero, visible, zero + clean, zero + end], axis=-1).reshape(-1, 2, 2)
+        out.append(attention(q[:, start : start + block_tokens], k[:, :end], v[:, :end], kv_ranges=ranges)[0])
+    return jnp.concatenate(out, axis=1)

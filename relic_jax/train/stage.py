@@ -1,27 +1,32 @@
-"""What is trained: the configuration of a run, and the five functions that a stage gives the loop.
+"""What is trained: the configuration of a run, what a step changes, and the functions that a stage gives the loop.
 
-A stage (`vae`, `teacher`, `causal`) lives in a file of its own with a `make(cfg: TrainConfig) -> Stage`;
-the file is imported when it is asked for.
+A stage (`vae`, `teacher`, `causal`, `ode`, `distill`) lives in a file of its own with a
+`make(cfg: TrainConfig) -> Stage`; the file is imported when it is asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
-from relic_jax.config import ConfigError, RelicConfig
+from relic_jax.config import ConfigError, DiTConfig, RelicConfig
 from relic_jax.models.module import Params
+from relic_jax.parallel.mesh import MeshShape
+from relic_jax.parallel.rules import check_batch
 
 _STAGES = {
     "vae": "relic_jax.train.vae_stage",
     "teacher": "relic_jax.train.teacher",
     "causal": "relic_jax.train.causal",
+    "ode": "relic_jax.train.ode",
+    "distill": "relic_jax.train.distill",
 }
 
 
@@ -55,10 +60,45 @@ class CausalOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class OdeOptions:
+    """Of stage `ode`: regression on the teacher's trajectories under the hybrid-forcing mask (SPEC 5)."""
+
+    vae: str = ""  # workdir or safetensors file of the trained VAE
+    pose_drop: float = 0.1  # the text stays: the trajectories are the teacher's with guidance
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillOptions:
+    """Of stage `distill`: distribution matching on the student's own video (SPEC 6).
+
+    The optimizer's fields of the run are the student's; the critic has them all but the learning rate.
+    """
+
+    vae: str = ""  # workdir or safetensors file of the trained VAE
+    teacher: str = ""  # workdir or safetensors file of the teacher of this length
+    teacher_dit: DiTConfig | None = None  # its size; None: the student's
+    critic: str = ""  # workdir or safetensors file that the critic starts from; empty: the teacher
+    critic_dit: DiTConfig | None = None  # its size; None: the teacher's
+    critic_learning_rate: float = 4e-7
+    guidance: float = 4.0  # of the teacher, on the text
+    shift: float = 5.0
+    generator_every: int = 5  # steps; the critic learns at every one
+    micro_batch: int = 1  # clips that are rolled out together; gradients add up to `batch`
+    ema_start: int = 200  # step from which `ema` is a moving average; before it is the weights
+
+    def __post_init__(self) -> None:
+        for field in ("generator_every", "micro_batch"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"config.distill.{field}={getattr(self, field)} must be at least 1")
+        if self.critic_learning_rate <= 0:
+            raise ConfigError(f"config.distill.critic_learning_rate={self.critic_learning_rate} must be above 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One training run, whole. Lengths are in steps unless a name says otherwise."""
 
-    stage: Literal["vae", "teacher", "causal"]
+    stage: Literal["vae", "teacher", "causal", "ode", "distill"]
     model: RelicConfig
     data: str  # folder of the training clips
     data_val: str  # folder of held-out clips, for the samples
@@ -66,6 +106,7 @@ class TrainConfig:
     batch: int  # clips a step
     frames: int  # video frames a clip
     learning_rate: float
+    balance_actions: bool = False  # clips with rare actions are drawn more often (`data.balance`)
     init_from: str = ""  # workdir or safetensors file whose EMA weights the run starts from
     optimizer: Literal["adamw", "muon"] = "adamw"
     warmup: int = 100
@@ -74,6 +115,8 @@ class TrainConfig:
     weight_decay: float = 0.01
     clip: float = 1.0  # global gradient norm
     ema: float = 0.999
+    mesh: str = ""  # axes over the devices, as in "fsdp=8,seq=4"; empty: the first device alone
+    recompute: bool = False  # each layer's activations in the backward pass, instead of keeping them
     seed: int = 0
     log_every: int = 20
     sample_every: int = 500
@@ -82,6 +125,8 @@ class TrainConfig:
     vae: VAEOptions | None = None
     teacher: TeacherOptions | None = None
     causal: CausalOptions | None = None
+    ode: OdeOptions | None = None
+    distill: DistillOptions | None = None
 
     def __post_init__(self) -> None:
         for field, valid in (
@@ -98,6 +143,9 @@ class TrainConfig:
         for field in ("learning_rate", "clip"):
             if getattr(self, field) <= 0:
                 raise ConfigError(f"config.{field}={getattr(self, field)} must be above 0")
+        if self.balance_actions and self.stage == "vae":
+            raise ConfigError("config.balance_actions=True: stage vae is shown no actions")
+        check_batch(self.batch, MeshShape.parse(self.mesh).sizes)
         if not 0 <= self.ema < 1:
             raise ConfigError(f"config.ema={self.ema} must lie in [0, 1)")
         if not 0 <= self.warmup <= self.steps:
@@ -107,6 +155,35 @@ class TrainConfig:
         for name in _STAGES:
             if (getattr(self, name) is not None) != (name == self.stage):
                 raise ConfigError(f"config.stage={self.stage} needs options config.{self.stage} and no other stage's")
+
+
+Scalars = dict[str, Float[Array, ""]]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """All that a step changes. `params` and `ema` are float32; `step` counts the steps done."""
+
+    params: Params
+    ema: Params
+    opt_state: Any
+    step: Int[Array, ""]
+    extra: Any = None  # what a stage trains besides: a critic and its optimizer's state
+
+    def trees(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        trees = {"params": self.params, "ema": self.ema, "opt_state": self.opt_state}
+        return trees if self.extra is None else {**trees, "extra": self.extra}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """How a run's state begins and moves on."""
+
+    optimizer: optax.GradientTransformation  # of `State.params`
+    start: Callable[[Params], State]  # copies the parameters: no buffer may appear in a state twice
+    step: Callable[[State, dict[str, Any]], tuple[State, Scalars]]  # jitted; donates the state
 
 
 @runtime_checkable
@@ -134,7 +211,10 @@ class Stage(Protocol):
     def loss(
         self, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The loss of one batch and scalars worth plotting; runs under jit and value_and_grad."""
+        """The loss of one batch and scalars worth plotting; runs under jit and value_and_grad.
+
+        A stage that has a `trainer` of its own needs none.
+        """
         ...
 
     def batches(self, seed: int) -> Batches:
@@ -147,6 +227,21 @@ class Stage(Protocol):
         A stage with stacked blocks overrides it (`optimizer.matrices`): their vectors are 2-D.
         """
         return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    def logical_axes(self, params: Params) -> Any:
+        """The names of each parameter's axes for `parallel.rules`; by default nothing is divided over a mesh."""
+        return jax.tree.map(lambda leaf: (None,) * leaf.ndim, params)
+
+    def trainer(self, key: PRNGKeyArray) -> Trainer | None:
+        """The stage's own update, where one loss and one optimizer won't do; None: the loop's.
+
+        Its scalars have at least `loss`, and `gradient_norm` of all that the step updated: a run stops where they are
+        not finite. One that is NaN otherwise was not measured at that step.
+        """
+        return None
+
+    def check(self, means: Mapping[str, float]) -> None:
+        """Raises where a run should stop though its numbers are finite; given means over the steps just logged."""
 
     def evaluate(self, params: Params, key: PRNGKeyArray) -> dict[str, float]:
         """Scalars on held-out data, from the EMA weights, every `sample_every` steps."""

@@ -31,22 +31,16 @@ class TeacherStage(LatentStage):
         level = flow.shift(jax.random.uniform(keys[1], (clean.shape[0], 1)), options.shift)
         level = jnp.broadcast_to(level, clean.shape[:2]).at[:, 0].set(0)  # the picture is always clean
         noise = jax.random.normal(keys[2], clean.shape)
-        v = velocity(params, self.cfg, flow.add_noise(clean, noise, level), level, given)
+        noisy = flow.add_noise(clean, noise, level)
+        v = velocity(params, self.cfg, noisy, level, given, checkpoint=self.cfg.recompute)
         error = ((v - flow.velocity(clean, noise)) ** 2)[:, 1:].mean()
         return error, {}
 
     def generate(self, params: Params, image: Float[Array, "B H W C"], given: Conditions, key: PRNGKeyArray) -> Array:
         """Latents of whole clips by 24 Euler steps, without guidance."""
-        length = given.actions.shape[1]
-        levels = flow.shift(jnp.linspace(1, 0, 25), self.cfg.teacher.shift)
-        noise = jax.random.normal(key, (image.shape[0], length, *image.shape[1:]))
-        shown = jnp.zeros((length,)).at[0].set(1)
-
-        def step(x: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
-            level, to = (jnp.broadcast_to((1 - shown) * s, x.shape[:2]) for s in pair)
-            return flow.euler(x, velocity(params, self.cfg, x, level, given), level, to), None
-
-        return jax.lax.scan(step, noise.at[:, 0].set(image), (levels[:-1], levels[1:]))[0]
+        levels = flow.shift(jnp.linspace(1, 0, 25), self.cfg.teacher.shift)[:-1]
+        noise = jax.random.normal(key, (image.shape[0], given.actions.shape[1], *image.shape[1:]))
+        return flow.solve(lambda x, level: velocity(params, self.cfg, x, level, given), noise, image, levels)[0]
 
 
 def velocity(params: Params, cfg: TrainConfig, x: Array, level: Array, given: Conditions, **options: Any) -> Array:

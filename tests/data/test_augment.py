@@ -37,3 +37,33 @@ def test_mirrored_exchanges_the_sideways_actions(clip):
     for a, b in (("truck_left", "truck_right"), ("pan_left", "pan_right"), ("roll_cw", "roll_ccw")):
         order[name(a)], order[name(b)] = name(b), name(a)
     np.testing.assert_allclose(made.actions, clip.actions[:, order], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("pivot", "order"),
+    [
+        # The specification's frames count from 1: 1..t*, then t*-1 down to 2 t* - T, here with T = 17.
+        (8, [0, 1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 5, 4, 3, 2, 1, 0]),
+        (13, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 12, 11, 10]),
+        (16, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]),
+    ],
+)
+def test_palindrome_turns_back_at_its_pivot_in_as_many_frames(clip, pivot, order):
+    made = augment.palindrome(clip, pivot)
+    assert (made.video == clip.video[order]).all()
+    np.testing.assert_allclose(made.rotations, clip.rotations[order], atol=1e-6)
+    np.testing.assert_allclose(made.positions, clip.positions[order], atol=1e-6)
+    assert made.seed == clip.seed and (made.start_position == clip.start_position).all()
+    out = clip.actions[1 : pivot + 1].astype(np.float64) * np.array([clip.unit / made.unit] * 6 + [1] * 7)
+    np.testing.assert_allclose(made.actions[1 : pivot + 1], out, atol=1e-3)
+    back = camera_actions.reversed_actions(out[2 * pivot - 16 :], made.unit)
+    np.testing.assert_allclose(made.actions[pivot + 1 :, :12], back[: 16 - pivot, :12], atol=1e-3)
+
+
+def test_pivots_are_uniform_in_the_second_half(clip):
+    rng = np.random.default_rng(0)
+    pivots = [augment.draw_pivot(17, rng) for _ in range(4000)]
+    assert np.bincount(pivots).nonzero()[0].tolist() == list(range(8, 16))
+    assert np.bincount(pivots)[8:].min() > 400
+    with pytest.raises(ValueError, match="pivot 7 doesn't lie in the second half of 17 frames"):
+        augment.palindrome(clip, 7)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from relic_jax.config import DiTConfig, RelicConfig, TextConfig, VAEConfig, VideoConfig
-from relic_jax.data import builder, latents, loader, shards, workers
+from relic_jax.data import augment, builder, latents, loader, shards, workers
 from relic_jax.errors import InputError
 from relic_jax.models import module, text, tokenizer, vae
 from relic_jax.models.umt5 import UMT5
@@ -80,6 +81,37 @@ def test_a_data_set_of_latents(tmp_path, params, tokens, clips):
     np.testing.assert_array_equal(batch["text"][row], np.asarray(words).astype(np.float16))
     with pytest.raises(InputError, match="expected clips of 5 latents, got one of 4"):
         next(loader.latent_batches(tmp_path, batch=1, seed=0, latents=5))
+
+
+def test_palindromes_are_encoded_from_pixels_in_their_order(tmp_path, params, tokens, clips):
+    encoding = latents.Encoding(str(clips.directory), params, CFG, tokens, {"weights": "a"}, palindromes=1.0)
+    workers.write(shards.Split(tmp_path, "val", CLIPS), encoding, 1)
+    records = loader.Latents(tmp_path, 4)
+    for number in range(CLIPS):
+        record, clip = records[number], clips[number]
+        (pivot,) = (
+            p for p in range(6, 12) if np.allclose(augment.palindrome(clip, p).actions, record["actions"], atol=1e-6)
+        )
+        made = augment.palindrome(clip, pivot)
+        expected = latents.encode_frames(params["vae"], CFG.vae, made.video).astype(np.float16)
+        np.testing.assert_array_equal(record["latents"], expected)
+        np.testing.assert_array_equal(record["positions"], made.positions)
+
+
+def test_balanced_batches_go_on_exactly(tmp_path, params, tokens, clips):
+    write(tmp_path, clips, params, tokens)
+
+    def batches():
+        return loader.latent_batches(tmp_path, batch=2, seed=5, latents=3, balanced=True)
+
+    ours, again = batches(), batches()
+    first = [next(ours)["actions"] for _ in range(9)]
+    for _ in range(4):
+        next(again)
+    fresh = batches()
+    fresh.set_state(json.loads(json.dumps(again.get_state())))
+    for expected in first[4:]:
+        np.testing.assert_array_equal(next(fresh)["actions"], expected)
 
 
 def test_clips_of_another_size_are_refused(tmp_path, params, tokens, clips):

@@ -124,7 +124,7 @@ def test_picture_takes_no_part_in_the_loss(data, name, monkeypatch):
     shape, levels = batch["latents"].shape, []
 
     def loss_with_error_at(latent):
-        def velocity(*arguments):
+        def velocity(*arguments, **_):
             levels.append(arguments[3 if name == "teacher" else 4])
             return jnp.zeros(shape).at[:, latent].set(100.0)
 

@@ -9,7 +9,7 @@ import pytest
 
 from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, StreamConfig, TextConfig
 from relic_jax.memory.layout import layout
-from relic_jax.models import rope
+from relic_jax.models import module, rope
 from relic_jax.models.dit import DiT
 from relic_jax.models.module import init
 from relic_jax.train import packed
@@ -81,6 +81,78 @@ def test_mask_is_the_literal_one_of_the_specification(monkeypatch):
     monkeypatch.setattr(packed, "_attend", dense)
     literal = packed.noisy_velocity(params, cfg, **x)
     np.testing.assert_allclose(ours, literal, atol=2e-5)
+
+
+LITERAL = {
+    # Rows are queries, columns keys: clean blocks of 2 and 3 tokens, two noisy blocks of 2. What sample 0 has of the
+    # past is the first clean block, sample 1 has both.
+    0: """
+       110000000
+       110000000
+       111110000
+       111110000
+       111110000
+       110001100
+       110001100
+       110001111
+       110001111""",
+    1: """
+       110000000
+       110000000
+       111110000
+       111110000
+       111110000
+       111111100
+       111111100
+       111111111
+       111111111""",
+}
+
+
+def test_attention_weights_are_positive_where_the_literal_matrix_says():
+    """Values that are a row of the identity each: what comes out are the weights themselves."""
+    q, k = jax.random.normal(jax.random.key(0), (2, 2, 9, 1, 10))
+    v = jnp.broadcast_to(jnp.eye(9, 10)[None, :, None], (2, 9, 1, 10))
+    angles = (jnp.ones((9, 5)), jnp.zeros((9, 5)))
+    attend = packed._attend(angles, np.array([0, 2, 5]), 2, jnp.array([2, 5]))
+    weights, _ = attend(q, k, v, None)
+    for sample, matrix in LITERAL.items():
+        expected = np.array([[int(x) for x in row] for row in matrix.split()])
+        np.testing.assert_array_equal(np.asarray(weights[sample, :, 0, :9] > 0), expected)
+        np.testing.assert_allclose(weights[sample].sum(-1), 1, rtol=1e-5)
+
+
+def test_nothing_of_tokens_by_tokens_exists_at_full_size():
+    """20 s at 480 x 832, traced: no array, mask or logits, has two axes as long as the packed sequence."""
+    cfg = RelicConfig.wan_1_3b()
+    length, window = 80, cfg.memory.window
+    shape = (*cfg.latent_size, 16)
+    abstract = {
+        "latents": (1, length, *shape),
+        "noisy": (1, window, *shape),
+        "level": (1, window),
+        "text": (1, 512, 4096),
+        "actions": (1, length, 52),
+        "poses": (1, length, 48),
+    }
+    inputs = {name: jax.ShapeDtypeStruct(size, jnp.float32) for name, size in abstract.items()}
+    inputs["clean_blocks"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+    traced = jax.make_jaxpr(lambda params, x: packed.noisy_velocity(params, cfg, **x))(
+        module.abstract(DiT, cfg.dit), inputs
+    )
+    shapes = set(_shapes(traced.jaxpr))
+    tokens = max(size for s in shapes for size in s[1:2] if len(s) == 3 and s[2] == cfg.dit.dim)
+    assert 31_000 < tokens < 32_000  # the paper's 30K
+    assert not [s for s in shapes if sum(size >= tokens for size in s) > 1]
+
+
+def _shapes(jaxpr):
+    for equation in jaxpr.eqns:
+        yield from (v.aval.shape for v in equation.outvars)
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            value = getattr(value, "jaxpr", value)
+            if hasattr(value, "eqns"):
+                yield from _shapes(value)
 
 
 @pytest.mark.parametrize("mode", ["relic", "full", "window"])

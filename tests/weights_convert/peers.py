@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from torch import nn
 from relic_jax.config import DiTConfig, TextConfig, VAEConfig
 from relic_jax.models import module, umt5
 from tests.weights_convert.sources import run
-from weights_convert.table import match
+from weights_convert import state_dict
 from weights_convert.tables import MODELS
 
 DIT = DiTConfig(dim=96, ffn_dim=200, heads=2, layers=3, text_len=16, text_dim=32, cond_dim=24, freq_dim=64)
@@ -21,26 +20,9 @@ CONFIGS = {"wan-t2v-1.3b": DIT, "wan-t2v-14b": DIT, "wan-vae": VAE, "umt5-xxl": 
 
 
 def params_of(model: str, cfg, state: dict, layout: str = "diffusers") -> module.Params:
-    """Our parameters from a state dict in memory, by the converter's table."""
+    """Our parameters from a PyTorch state dict in memory."""
     arrays = {name: np.asarray(value.detach()) for name, value in state.items()}
-    kind = dataclasses.replace(MODELS[model], config=cfg)
-    ignored = kind.layouts[layout].ignored
-    plan = match(kind.table(layout), {name: x.shape for name, x in arrays.items()}, ignored, "the state dict")
-    flat: dict[str, list] = {}
-    for tensor in plan.tensors:
-        flat.setdefault(tensor.target, []).append(tensor.row.transform.to_relic(arrays[tensor.source]))
-    for tensor in plan.initialised:
-        shape = tensor.row.transform.to_relic(np.empty(tensor.shape)).shape
-        flat.setdefault(tensor.target, []).append(tensor.row.initial(shape))
-    stacked = {tensor.target for tensor in [*plan.tensors, *plan.initialised] if tensor.index is not None}
-    params: module.Params = {}
-    for name, values in flat.items():
-        *path, leaf = name.split(".")
-        node = params
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = jnp.asarray(np.stack(values) if name in stacked else values[0])
-    return params
+    return state_dict.params_of(dataclasses.replace(MODELS[model], config=cfg), arrays, layout)
 
 
 def randomise(model: nn.Module, scale: float = 0.3) -> nn.Module:

@@ -9,15 +9,17 @@ import subprocess
 import sys
 from collections import namedtuple
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from relic_jax.errors import InputError
+from relic_jax.models import weights
 from weights_convert import partial as partials
 from weights_convert import store
 from weights_convert.tables import MODELS
-from weights_convert.to_relic import to_relic
+from weights_convert.to_relic import open_source, to_relic
 from weights_convert.to_torch import to_torch
 
 torch = pytest.importorskip("torch")
@@ -83,6 +85,10 @@ SOURCES = {
     "a NaN": (put("self_attn.q.weight", with_number(np.nan)), [SHARD, "self_attn.q.weight holds NaN or Inf"]),
     "an Inf": (put("modulation", with_number(-np.inf)), [SHARD, "modulation holds NaN or Inf"]),
     "integers": (put("ffn.2.bias", lambda x: x.astype(np.int32)), [SHARD, "ffn.2.bias is of dtype I32, expected"]),
+    "one shard alone": (
+        lambda f: [x.unlink() for x in f.iterdir() if x.name != SHARD],
+        [INDEX, "does not exist; expected the index of 1 shards"],
+    ),
     "nothing": (lambda f: [x.unlink() for x in f.iterdir()], ["holds no file of wan-t2v-1.3b; expected"]),
     "no source": (shutil.rmtree, ["does not exist; expected the weights of wan-t2v-1.3b"]),
 }
@@ -100,8 +106,11 @@ def answers(tmp_path_factory):
         shutil.copytree(good, top / f"case{number}")
         damage(top / f"case{number}")
         lines.append(["--src", top / f"case{number}", "--dst", top / f"dst{number}", "--config", config])
+    lines.append(["--src", good, "--dst", good, "--config", config])
+    lines.append(["--src", good, "--dst", top / "dst"])
+    lines.append(["--src", good / SHARD, "--dst", top / "dst", "--config", config])
     lines = [["to-relic", "--model", "wan-t2v-1.3b", *line] for line in lines]
-    return top, dict(zip(SOURCES, peers.commands(*lines), strict=True))
+    return top, dict(zip([*SOURCES, "taken", "larger", "shard"], peers.commands(*lines), strict=True))
 
 
 @pytest.mark.parametrize("case", SOURCES)
@@ -112,6 +121,58 @@ def test_source(answers, case):
     message = err[err.index("error: ") :]
     assert "Traceback" not in err and all(word in message for word in SOURCES[case][1]), message
     assert not [path.name for path in top.iterdir() if "dst" in path.name]
+
+
+def test_destination_or_file_on_the_command_line(answers):
+    top, results = answers
+    expected = {
+        "taken": "good exists already; expected a new folder, nothing is overwritten",
+        "larger": "good doesn't fit the model wan-t2v-1.3b; of ",
+        "shard": f"{SHARD} is one of several shards; expected their folder or the index beside them",
+    }
+    for case, words in expected.items():
+        code, _, err = results[case]
+        assert code == 2 and words in err[err.index("error: ") :] and "Traceback" not in err
+    assert len(list((top / "good").iterdir())) == 4
+
+
+def test_a_file_is_read_as_what_it_is_whatever_its_name(tmp_path):
+    state = sources.read_source(sources.write_source(tmp_path / "source"))
+    safetensors.numpy.save_file(state, tmp_path / "really safetensors.pth")
+    torch.save({name: torch.from_numpy(value) for name, value in state.items()}, tmp_path / "pytorch_model.bin")
+    for file in (tmp_path / "really safetensors.pth", tmp_path / "pytorch_model.bin"):
+        layout, source, plan = open_source("m", file, sources.MODEL)
+        assert layout == "wan" and len(plan.tensors) == len(state)
+        assert all(np.array_equal(value, state[name]) for name, value in source.read(state))
+
+
+def test_a_file_of_torch_under_the_name_of_the_other_kind(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="x.safetensors is a file of torch.save; expected safetensors, or a name that"):
+        open_source("m", tmp_path / "x.safetensors", sources.MODEL)
+
+
+@pytest.mark.parametrize("layout", ["auto", "wan", "diffusers"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "weights"])
+def test_a_file_that_is_neither_kind(tmp_path, name, layout):
+    for content, words in (
+        (b"version https://git-lfs.github.com/spec/v1\n", "it begins with b'version h'"),
+        (b"", "it is empty"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError) as caught:
+            to_relic("wan-vae", tmp_path / name, tmp_path / "dst", model=MODELS["wan-vae"], layout=layout)
+        assert str(caught.value) == f"{tmp_path / name} is neither a safetensors file nor one of torch.save: {words}"
+
+
+def test_another_layout_than_the_flag_says_is_recognised(tmp_path):
+    sources.write_hollow(tmp_path / "vae.safetensors", "wan-vae", "wan")
+    with pytest.raises(InputError, match=r"doesn't fit the model wan-vae \(it is in the wan layout\)"):
+        open_source("wan-vae", tmp_path / "vae.safetensors", MODELS["wan-vae"], "diffusers")
+    (tmp_path / "folder").mkdir()
+    shutil.copy(tmp_path / "vae.safetensors", tmp_path / "folder" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(InputError, match="folder holds no file of wan-vae; expected Wan2.1_VAE.pth or vae/"):
+        open_source("wan-vae", tmp_path / "folder", MODELS["wan-vae"], "wan")
 
 
 def test_a_truncated_pth(tmp_path):
@@ -192,6 +253,25 @@ def test_a_disk_that_fills_up_can_be_gone_on_from(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "\n" not in str(caught.value) and not (tmp_path / "dst").exists()
     to_relic("m", source, tmp_path / "dst", model=sources.MODEL, verify=True)
+
+
+@pytest.mark.parametrize("name", ["wan-t2v-1.3b", "wan-vae"])
+def test_a_disk_that_fills_up_during_an_export_can_be_gone_on_from(tmp_path, name):
+    """As shards, and as a file of torch.save."""
+    model = dataclasses.replace(MODELS[name], config=peers.CONFIGS[name])
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), model.leaves())
+    weights.save_safetensors(tmp_path / "ours.safetensors", params)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(InputError, match="can't be written") as caught:
+            to_torch(tmp_path / "ours.safetensors", tmp_path / "dst", model=model)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value) and not (tmp_path / "dst").exists()
+    done = to_torch(tmp_path / "ours.safetensors", tmp_path / "dst", model=model)
+    assert sorted(done.files) == sorted(x.name for x in (tmp_path / "dst").iterdir() if x.suffix != ".json")
 
 
 def test_a_destination_that_is_being_written(tmp_path):

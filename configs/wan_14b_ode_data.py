@@ -1,0 +1,18 @@
+"""Trajectories of the 14B teacher, 20 s each: what configs/wan_14b_ode.py learns from.
+
+Data:     data/latents (configs/wan.py says how it is made), and runs/wan_14b_teacher_20s
+Command:  python -m launch.train --config=configs/wan_14b_ode_data.py --workdir=runs/wan_14b_ode_data
+Hardware: 1 x H200 141 GB; one process. Stopped, the same command goes on shard by shard.
+Memory:   not estimated yet.
+Result:   not run. 2048 trajectories of 48 Euler steps with guidance on the text, five points of each kept.
+"""
+
+import ml_collections
+
+from configs import wan
+from relic_jax.config import to_config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """A `relic_jax.train.trajectories.TrajectoryConfig`."""
+    return to_config_dict(wan.ode_data("wan_14b"))

@@ -1,0 +1,59 @@
+"""Every configuration file of the training chain describes a run, and the runs fit together."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from relic_jax.config import RelicConfig, from_config_dict, latents_of
+from relic_jax.models.rope import temporal_frequencies
+from relic_jax.train.stage import TrainConfig
+from relic_jax.train.trajectories import TrajectoryConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SIZES = {"tiny": RelicConfig.tiny(), "wan_1_3b": RelicConfig.wan_1_3b(), "wan_14b": RelicConfig.wan_14b()}
+SECONDS = {"_5s": 81, "_10s": 157, "_20s": 317}
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    values = module.get_config()
+    return module, from_config_dict(TrajectoryConfig if values["stage"] == "ode_data" else TrainConfig, values)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_stage_begins_where_the_last_one_ended(size):
+    runs = {name: load(f"{size}_{name}")[1] for name in ("teacher", "teacher_10s", "teacher_20s", "ode_data", "ode")}
+    before = {"teacher_10s": "teacher", "teacher_20s": "teacher_10s", "ode": "teacher_20s"}
+    for name, predecessor in before.items():
+        assert runs[name].init_from == f"runs/{size}_{predecessor}"
+    assert runs["ode"].data == f"runs/{size}_ode_data" and runs["ode_data"].teacher == f"runs/{size}_teacher_20s"
+    assert runs["ode"].model.dit == runs["ode_data"].model.dit == runs["teacher_20s"].model.dit
+    assert runs["ode"].model.stream == runs["ode_data"].model.stream
+    for name, seconds in (("teacher", "_5s"), ("teacher_10s", "_10s"), ("teacher_20s", "_20s")):
+        run = runs[name]
+        assert run.frames == SECONDS[seconds] and run.model.dit.dim == SIZES[size].dit.dim
+        assert run.model.dit.yarn_scale == pytest.approx(max(1, latents_of(run.frames) / 21))
+    assert runs["ode"].frames == runs["ode_data"].frames == 317
+    assert runs["ode_data"].kept == (0, 12, 24, 36)
+
+
+CHAIN = sorted([*CONFIGS.glob("*_teacher*.py"), *CONFIGS.glob("*_ode*.py")])
+
+
+@pytest.mark.parametrize("path", CHAIN, ids=lambda path: path.stem)
+def test_docstrings_say_how_it_is_run(path):
+    module, _ = load(path.stem)
+    assert f"--config=configs/{path.name} --workdir=runs/{path.stem}" in module.__doc__
+    words = ["Data:", "Command:", "Hardware:", "Result:"]
+    words += ["Memory:", "not run"] if path.stem.startswith("wan") else []
+    assert [word for word in words if word not in module.__doc__] == []
+
+
+def test_five_seconds_are_wans_own_positions_and_twenty_are_stretched():
+    model = RelicConfig.wan_14b()
+    five, twenty = (temporal_frequencies(model.stretched(length).dit) for length in (21, 80))
+    assert (five == temporal_frequencies(RelicConfig().dit)).all()
+    assert twenty[0] == five[0] and twenty[-1] == pytest.approx(five[-1] * 21 / 80)

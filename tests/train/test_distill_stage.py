@@ -1,0 +1,247 @@
+"""Stage `distill` on clips of random numbers: what each step changes, exact resumption, and what it refuses."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from relic_jax.config import ConfigError, from_config_dict, frames_of, latents_of
+from relic_jax.errors import InputError
+from relic_jax.models import weights
+from relic_jax.models.dit import DiT
+from relic_jax.train import collapse, distill, loop, metrics
+from relic_jax.train import stage as stages
+from tests.train import encoded
+
+ROOT = Path(__file__).parents[2]
+LATENTS = 6  # three blocks: the last one has memory
+FRAMES = frames_of(LATENTS)
+MODEL = encoded.model()
+TEACHER = dataclasses.replace(encoded.DIT, dim=32, ffn_dim=40, yarn_scale=2.0)
+CRITIC = dataclasses.replace(encoded.DIT, dim=16, layers=1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Clips, and weights of four models of different sizes."""
+    folder = tmp_path_factory.mktemp("distill")
+    encoded.write(folder, MODEL, LATENTS)
+    of_teacher = {"config": json.dumps({"frames": FRAMES + 4, "model": {"dit": dataclasses.asdict(TEACHER)}})}
+    weights.save_safetensors(str(folder / "teacher.safetensors"), encoded.random_params(DiT, TEACHER), of_teacher)
+    weights.save_safetensors(str(folder / "critic.safetensors"), encoded.random_params(DiT, CRITIC, seed=1))
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """Runs that differ only in where they stop share their compiled programs, which LLVM needn't try hard at."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield
+
+
+@pytest.fixture(autouse=True)
+def anything_goes(monkeypatch):
+    """A student of random weights is unlike any clip."""
+    monkeypatch.setattr(collapse, "LIMITS", dict.fromkeys(collapse.LIMITS, (0.0, np.inf)))
+
+
+def config(data, options=None, **changed):
+    options = {
+        "vae": str(data / "vae.safetensors"),
+        "teacher": str(data / "teacher.safetensors"),
+        "teacher_dit": TEACHER,
+        "critic": str(data / "critic.safetensors"),
+        "critic_dit": CRITIC,
+        "critic_learning_rate": 1e-3,
+        "generator_every": 2,
+        "micro_batch": 1,
+        "ema_start": 3,
+    } | (options or {})
+    return stages.TrainConfig(
+        **{
+            "stage": "distill",
+            "model": MODEL,
+            "data": str(data / "clips"),
+            "data_val": str(data / "clips"),
+            "init_from": str(data / "student.safetensors"),
+            "steps": 4,
+            "batch": 2,
+            "frames": FRAMES,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+            "warmup": 0,
+            "betas": (0.0, 0.999),
+            "clip": 10.0,
+            "ema": 0.99,
+            "log_every": 1,
+            "sample_every": 4,
+            "save_every": 2,
+            "distill": stages.DistillOptions(**options),
+        }
+        | changed
+    )
+
+
+def same(a, b):
+    return all(bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_critic_learns_at_every_step_and_the_student_at_every_second(data):
+    made = stages.make(config(data))
+    trainer = made.trainer(jax.random.key(0))
+    state = trainer.start(encoded.random_params(DiT, MODEL.dit))
+    batches, exits = made.batches(0), set()
+    for step in range(1, 5):
+        before = jax.tree.map(jnp.copy, state)
+        state, scalars = trainer.step(state, next(batches))
+        turn = step % 2 == 0
+        assert state.step == step
+        assert not same(state.extra["critic"], before.extra["critic"])
+        assert same(state.params, before.params) == (not turn)
+        assert bool(jnp.isnan(scalars["student_gradient_norm"])) == (not turn)
+        assert scalars["loss"] > 0 and scalars["gradient_norm"] > 0
+        if turn and step <= 3:
+            assert same(state.ema, state.params)
+        elif turn:
+            expected = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, before.ema, state.params)
+            for got, want in zip(jax.tree.leaves(state.ema), jax.tree.leaves(expected), strict=True):
+                np.testing.assert_allclose(got, want, atol=1e-6)
+        exits.add(int(scalars["exit_step"]))
+        # Adam without first moment moves each number by the learning rate at most.
+        for old, new in zip(jax.tree.leaves(before.params), jax.tree.leaves(state.params), strict=True):
+            assert jnp.abs(new - old).max() < 1.5e-3  # sqrt(2) times at the second update, and weight decay
+    assert exits <= set(range(4)) and len(exits) > 1
+
+
+def test_resumes_exactly(data, tmp_path):
+    cfg = config(data)
+    straight, halved = tmp_path / "straight", tmp_path / "halved"
+    for workdir in (straight, halved):
+        workdir.mkdir()
+    result = loop.train(cfg, stages.make(cfg), straight)
+    assert result["steps"] == 4 and result["loss"] > 0
+    stopped = stages.make(cfg)
+    object.__setattr__(stopped, "batches", lambda seed: _Stopping(stages.make(cfg).batches(seed), 3))
+    with pytest.raises(KeyboardInterrupt):  # stops hard at the fourth batch, after the checkpoint of step 2
+        loop.train(cfg, stopped, halved)
+    loop.train(cfg, stages.make(cfg), halved)
+    assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
+    rows = metrics.read(straight)
+    assert [("student_gradient_norm" in row) for row in rows[:4]] == [False, True, False, True]
+    assert {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
+    assert set(collapse.LIMITS) <= rows[0].keys()
+    assert list((straight / "samples").glob("*.png"))
+
+
+class _Stopping:
+    """Batches that end in an interruption, as a kill would."""
+
+    def __init__(self, batches, count):
+        self._batches, self._left = batches, count
+
+    def __next__(self):
+        if not self._left:
+            raise KeyboardInterrupt
+        self._left -= 1
+        return next(self._batches)
+
+    def get_state(self):
+        return self._batches.get_state()
+
+    def set_state(self, state):
+        self._batches.set_state(state)
+
+
+def test_mean_over_micro_batches():
+    x = jnp.arange(12.0).reshape(3, 2, 2)
+    got = distill._mean(lambda a, b: {"sum": a + b, "first": a[0]}, (x, 2 * x))
+    np.testing.assert_allclose(got["sum"], 3 * x.mean(axis=0))
+    np.testing.assert_allclose(got["first"], x[:, 0].mean(axis=0))
+
+
+def test_collapse_stops(data):
+    made = stages.make(config(data))
+    made.check({name: 1.0 for name in collapse.LIMITS})
+    collapse.LIMITS["detail"] = (0.2, 5.0)
+    with pytest.raises(collapse.Collapse, match="detail of its video is 0.1 times that of real clips"):
+        made.check({name: 1.0 for name in collapse.LIMITS} | {"detail": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("options", "changed", "error", "sentence"),
+    [
+        ({}, {"init_from": ""}, ConfigError, r"config\.init_from is empty: stage distill starts from the weights of"),
+        ({"teacher": ""}, {}, ConfigError, r"config\.distill\.teacher is empty"),
+        ({"critic": ""}, {}, ConfigError, r"config\.distill\.critic is empty: a critic of a size of its own"),
+        ({}, {"frames": 17}, ConfigError, r"config\.frames=17 are 5 latents, expected a multiple of .*block=2"),
+        ({}, {"frames": 20}, ConfigError, r"config\.frames=20: expected 4 L \+ 1 frames"),
+        ({"micro_batch": 3}, {}, ConfigError, r"config\.batch=2 is not a multiple of distill\.micro_batch=3"),
+        ({}, {"schedule": "cosine"}, ConfigError, "stage distill has a constant learning rate"),
+        ({}, {"frames": 29}, InputError, r"teacher\.safetensors: the teacher was trained on clips of 25 frames and"),
+        ({"teacher_dit": dataclasses.replace(TEACHER, yarn_scale=1.0)}, {}, InputError, r"dit\.yarn_scale=2\.0, this"),
+        ({"teacher": "/nowhere"}, {}, InputError, "/nowhere holds no weights"),
+        ({"critic_dit": TEACHER}, {}, InputError, r"critic\.safetensors doesn't fit the config: .* has shape"),
+    ],
+)
+def test_bad_input_before_any_compile(data, options, changed, error, sentence):
+    with pytest.raises(error, match=sentence):
+        stages.make(config(data, options, **changed))
+
+
+def test_data_shorter_than_the_horizon(data):
+    of_long = {"teacher": str(data / "student.safetensors"), "teacher_dit": None, "critic": "", "critic_dit": None}
+    with pytest.raises(InputError, match="clips, record 0: expected clips of 8 latents, got one of 6"):
+        stages.make(config(data, of_long, frames=29))
+
+
+def test_predecessor_without_checkpoint(data, tmp_path):
+    cfg = config(data, init_from=str(tmp_path / "student"))
+    with pytest.raises(InputError, match="student holds no weights; expected a training run's workdir"):
+        loop.train(cfg, stages.make(cfg), tmp_path)
+
+
+def test_program_says_it_in_one_sentence(tmp_path):
+    command = ["--config=configs/tiny_distill_10s.py", "--config.frames=161", f"--workdir={tmp_path}/run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.train", *command],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: config.frames=161 are 41 latents, expected a multiple of model.stream.block=4")
+
+
+def test_config_files_are_a_chain():
+    seconds, previous = {5: 20, 10: 40, 20: 80}, "runs/tiny_ode"
+    for length, latents in seconds.items():
+        name = f"tiny_distill_{length}s"
+        spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+        file = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(file)
+        cfg = from_config_dict(stages.TrainConfig, file.get_config())
+        assert from_config_dict(stages.TrainConfig, dataclasses.asdict(cfg)) == cfg
+        assert cfg.stage == "distill" and latents_of(cfg.frames) == latents and cfg.init_from == previous
+        assert (cfg.distill.generator_every, cfg.distill.guidance, cfg.distill.shift) == (5, 4.0, 5.0)
+        assert (cfg.betas, cfg.weight_decay, cfg.clip, cfg.ema) == ((0.0, 0.999), 0.01, 10.0, 0.99)
+        previous = f"runs/{name}"

@@ -1,0 +1,177 @@
+"""Stage `ode`: what it regresses on, exact resumption, and what it refuses."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relic_jax.config import ConfigError, frames_of
+from relic_jax.errors import InputError
+from relic_jax.train import loop, metrics, ode, trajectories
+from relic_jax.train import stage as stages
+from relic_jax.train.checkpoint import Checkpoints
+from tests.train import encoded
+
+LATENTS = 8
+FRAMES = frames_of(LATENTS)
+MODEL = encoded.model()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Encoded clips, a teacher, and its trajectories."""
+    folder = tmp_path_factory.mktemp("ode")
+    encoded.write(folder, MODEL, LATENTS)
+    cfg = trajectories.TrajectoryConfig(
+        stage="ode_data",
+        model=MODEL,
+        teacher=str(folder / "student.safetensors"),
+        data=str(folder / "clips"),
+        frames=FRAMES,
+        clips=4,
+        batch=4,
+        steps=4,
+        workers=1,
+    )
+    trajectories.write(cfg, folder / "trajectories")
+    return folder
+
+
+def config(folder, **changed):
+    return stages.TrainConfig(
+        **{
+            "stage": "ode",
+            "model": MODEL,
+            "data": str(folder / "trajectories"),
+            "data_val": str(folder / "clips"),
+            "init_from": str(folder / "student.safetensors"),
+            "steps": 4,
+            "batch": 2,
+            "frames": FRAMES,
+            "learning_rate": 1e-3,
+            "warmup": 1,
+            "log_every": 1,
+            "sample_every": 4,
+            "save_every": 2,
+            "ode": stages.OdeOptions(vae=str(folder / "vae.safetensors")),
+        }
+        | changed
+    )
+
+
+@pytest.mark.parametrize("compress", ["latent", pytest.param("kv", marks=pytest.mark.slow)])
+def test_trains_and_resumes_exactly(data, compress, tmp_path):
+    cfg = config(data, model=encoded.model(compress=compress))
+    straight, halved = tmp_path / "straight", tmp_path / "halved"
+    for workdir in (straight, halved):
+        workdir.mkdir()
+    stage = stages.make(cfg)
+    loop.train(cfg, stage, straight)
+
+    class Killed(ode.OdeStage):
+        """Its batches end in an interruption, as a kill would end them, after the checkpoint of step 2."""
+
+        def batches(self, seed):
+            return _Stopping(super().batches(seed), 2)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(cfg, Killed(stage.cfg, stage.vae, stage.held_out), halved)
+    loop.train(cfg, stages.make(cfg), halved)
+    assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
+    rows = metrics.read(straight)
+    assert {"loss", "loss_last_block"} <= rows[0].keys() and {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
+
+
+class _Stopping:
+    def __init__(self, batches, count):
+        self._batches, self._left = batches, count
+
+    def __next__(self):
+        if not self._left:
+            raise KeyboardInterrupt
+        self._left -= 1
+        return next(self._batches)
+
+    def get_state(self):
+        return self._batches.get_state()
+
+    def set_state(self, state):
+        self._batches.set_state(state)
+
+
+def test_regresses_on_where_the_trajectory_ends(data, monkeypatch):
+    """A model that knows the end costs nothing, one that is wrong by 1 costs 1, and the picture never counts."""
+    stage = stages.make(config(data, batch=4))
+    batch = {name: jnp.asarray(x) for name, x in next(stage.batches(0)).items()}
+    block, window, path = MODEL.stream.block, MODEL.memory.window, np.asarray(batch["trajectory"])
+    seen = []
+
+    def loss(wrong, key, at=None):
+        def model(params, cfg, clean, noisy, level, text, actions, poses, clean_blocks, pose_weight, *, checkpoint):
+            np.testing.assert_array_equal(clean, batch["latents"])
+            check(*map(np.asarray, (noisy, level, clean_blocks)))
+            index = clean_blocks[:, None] * block + jnp.arange(window)
+            target = jnp.take_along_axis(batch["latents"], index[..., None, None, None], axis=1)
+            error = wrong * ((index == at) if at is not None else jnp.ones_like(index))
+            s = jnp.where(level == 0, 1, level)[..., None, None, None]
+            return (noisy - target - error[..., None, None, None]) / s
+
+        def check(noisy, level, clean_blocks):
+            for b, first in enumerate(clean_blocks * block):
+                for i in range(window):
+                    stop = int(np.argmin(np.abs(np.array(MODEL.stream.timesteps) / 1000 - float(level[b, i]))))
+                    latent = first + i
+                    if latent == 0:
+                        assert level[b, i] == 0
+                        stop = 0  # the picture is itself everywhere
+                    else:
+                        assert float(level[b, i]) == pytest.approx(MODEL.stream.timesteps[stop] / 1000)
+                        assert level[b, i] == level[b, i - i % block + 1], "one timestep a block"
+                    np.testing.assert_array_equal(noisy[b, i], path[b, latent, stop])
+                    seen.append((latent, stop))
+
+        monkeypatch.setattr(ode, "noisy_velocity", model)
+        return float(stage.loss({}, batch, jax.random.key(key))[0])
+
+    for key in range(6):
+        assert loss(0.0, key) < 1e-9
+    assert loss(1.0, 0) == pytest.approx(1, rel=1e-4)
+    assert loss(100.0, 0, at=0) < 1e-9
+    assert {latent for latent, _ in seen} == set(range(LATENTS))
+    assert {stop for _, stop in seen} == {0, 1, 2, 3}
+
+
+def test_bad_input_before_any_compile(data):
+    with pytest.raises(ConfigError, match="config.init_from is empty: stage ode starts from the weights"):
+        stages.make(config(data, init_from=""))
+    sentence = r"config.frames=%d are %d latents, expected a multiple of model.stream.block=2 between .*=4 and .*=10"
+    for frames, latents in ((25, 7), (5, 2), (45, 12)):
+        with pytest.raises(ConfigError, match=sentence % (frames, latents)):
+            stages.make(config(data, frames=frames))
+    with pytest.raises(InputError, match="record 0: expected clips of 10 latents, got one of 8; 37 frames are wanted"):
+        stages.make(config(data, frames=37))
+    with pytest.raises(InputError, match="trajectory, timesteps did not come"):
+        stages.make(config(data, data=str(data / "clips")))
+    other = dataclasses.replace(MODEL, stream=dataclasses.replace(MODEL.stream, timesteps=(1000.0, 625.0)))
+    with pytest.raises(InputError, match="kept at timesteps 1000, 937.5, 833.333, 625, model.* are 1000, 625"):
+        stages.make(config(data, model=other))
+    with pytest.raises(ConfigError, match="memory.horizon=9 must be a multiple of stream.block=2"):
+        dataclasses.replace(MODEL, memory=dataclasses.replace(MODEL.memory, horizon=9))
+
+
+@pytest.mark.parametrize("path", ["none", "none.safetensors"])
+def test_a_missing_predecessor_is_said(data, tmp_path, path):
+    cfg = config(data, init_from=str(data / path))
+    with pytest.raises(InputError, match="none holds no weights|none.safetensors does not exist"):
+        loop.train(cfg, stages.make(cfg), tmp_path)
+
+
+def test_the_workdir_of_another_config_is_refused(data, tmp_path):
+    cfg = config(data)
+    first = Checkpoints(tmp_path, cfg, 1)
+    first.save(1, {name: {"a": np.zeros(1)} for name in ("params", "ema", "opt_state")}, {})
+    first.close()
+    with pytest.raises(ConfigError, match="holds a run with config.learning_rate=0.001, this one has .*=0.002"):
+        loop.train(config(data, learning_rate=2e-3), stages.make(cfg), tmp_path)

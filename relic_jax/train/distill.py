@@ -29,7 +29,7 @@ from relic_jax.train import optimizer as optimizers
 from relic_jax.train.clips import Conditions, conditions
 from relic_jax.train.latent_stage import LatentStage, arguments
 from relic_jax.train.replay import Rollout, replay_gradient, roll_out
-from relic_jax.train.stage import Scalars, State, Trainer, TrainConfig
+from relic_jax.train.stage import Scalars, State, TrainConfig, Trainer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

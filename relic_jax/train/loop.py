@@ -27,7 +27,7 @@ from relic_jax.parallel.rules import constrain
 from relic_jax.train import checkpoint, metrics, sharded
 from relic_jax.train import optimizer as optimizers
 from relic_jax.train.host import Interruption, Prefetch
-from relic_jax.train.stage import Scalars, Stage, State, Trainer, TrainConfig
+from relic_jax.train.stage import Scalars, Stage, State, TrainConfig, Trainer
 
 _ALWAYS = ("loss", "gradient_norm")
 

@@ -8,13 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from relic_jax.camera.actions import static_actions
-from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, StreamConfig, TextConfig, VAEConfig, VideoConfig
-from relic_jax.config import frames_of
+from relic_jax.config import (
+    DiTConfig,
+    MemoryConfig,
+    RelicConfig,
+    StreamConfig,
+    TextConfig,
+    VAEConfig,
+    VideoConfig,
+    frames_of,
+)
 from relic_jax.data import latents, shards
 from relic_jax.models import module, vae, weights
 from relic_jax.models.dit import DiT
 
-DIT = DiTConfig(dim=24, ffn_dim=32, heads=2, layers=2, latent_channels=4, text_len=4, text_dim=8, cond_dim=8, freq_dim=16)
+DIT = DiTConfig(
+    dim=24, ffn_dim=32, heads=2, layers=2, latent_channels=4, text_len=4, text_dim=8, cond_dim=8, freq_dim=16
+)
 
 
 def model(mode="relic", compress="latent", block=2, dit=DIT) -> RelicConfig:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from relic_jax.config import ConfigError, from_config_dict, frames_of, latents_of
+from relic_jax.config import ConfigError, frames_of, from_config_dict, latents_of
 from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.dit import DiT

@@ -8,29 +8,12 @@ Result:   val_psnr_db (over 81 frames) in runs/tiny_vae_fine/metrics.jsonl; see 
 
 import ml_collections
 
-from relic_jax.config import RelicConfig, to_config_dict
-from relic_jax.train.stage import TrainConfig, VAEOptions
+from configs import tiny_vae_long
 
 
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
-    return to_config_dict(
-        TrainConfig(
-            stage="vae",
-            model=RelicConfig.tiny(),
-            data="data/train",
-            data_val="data/val",
-            init_from="runs/tiny_vae_long",
-            steps=2400,
-            batch=1,
-            frames=41,
-            optimizer="muon",
-            learning_rate=1.5e-3,
-            warmup=20,
-            weight_decay=0.0,
-            ema=0.99,
-            sample_every=400,
-            save_every=400,
-            vae=VAEOptions(mse=10.0),
-        )
-    )
+    cfg = tiny_vae_long.get_config()
+    cfg.update(init_from="runs/tiny_vae_long", steps=2400, learning_rate=1.5e-3, sample_every=400, save_every=400)
+    cfg.vae.mse = 10.0
+    return cfg

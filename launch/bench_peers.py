@@ -12,7 +12,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -71,6 +71,7 @@ class Row:
       build: makes the peer.
       ours: (params, *inputs) to an array. theirs: (peer, *inputs) to a tensor.
       inputs: arrays of both, ours channels last.
+      options: of XLA, for ours.
     """
 
     what: str
@@ -79,6 +80,7 @@ class Row:
     ours: Callable[..., jax.Array]
     theirs: Callable[..., torch.Tensor]
     inputs: Sequence[np.ndarray]
+    options: Mapping[str, bool] = dataclasses.field(default_factory=dict)
 
 
 def rows(sizes: Sizes) -> dict[str, Row]:
@@ -120,6 +122,7 @@ def _vae_encode(sizes: Sizes) -> Row:
         ours,
         lambda peer, video: peer.encode(video, return_dict=False)[0].parameters,
         [_normal(1, frames, height, width, 3).clip(-1, 1)],
+        vae.ONEDNN,
     )
 
 
@@ -138,6 +141,7 @@ def _vae_decode(sizes: Sizes) -> Row:
         ours,
         lambda peer, sample: peer.decode(sample, return_dict=False)[0],
         [_normal(1, latents, height // stride, width // stride, cfg.latent_channels)],
+        vae.ONEDNN,
     )
 
 
@@ -196,7 +200,7 @@ def measure(name: str, row: Row, dtype: str, repeats: int) -> tuple[dict[str, fl
     inputs = [torch.from_numpy(_channels_first(x)) for x in row.inputs]
     exact = row.theirs(peer, *inputs).numpy()
     inputs = _cast(peer, inputs, getattr(torch, DTYPES[dtype]))
-    ours, arrays = jax.jit(row.ours), jax.device_put(list(row.inputs))
+    ours, arrays = jax.jit(row.ours, compiler_options=row.options), jax.device_put(list(row.inputs))
     compiled = torch.compile(row.theirs, dynamic=False)
     runs: dict[str, Callable[[], Any]] = {
         "ours": lambda: ours(params, *arrays).block_until_ready(),

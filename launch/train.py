@@ -5,6 +5,11 @@
 Exits with 0 when the run is complete, 128 + the signal's number when SIGTERM or Ctrl-C stopped it (the same
 command resumes it), 1 when the loss is not finite or a distilled student has collapsed, 2 on bad input.
 
+On several hosts the same command runs once on each, all with the same workdir and data: launch/slurm/train.sbatch and
+launch/kubernetes/train.yaml start it, or COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID say who is who
+(relic_jax/parallel/cluster.py). --config.mesh divides all their devices, and may change when a run goes on. A process
+that has lost another exits with 75: all started again go on from the newest checkpoint.
+
 A config of stage `ode_data` trains nothing: it writes the teacher's trajectories to the workdir, a data set for
 stage `ode`, and goes on with the shards that are missing.
 """
@@ -16,9 +21,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from launch import cli
+from relic_jax.errors import InputError
+from relic_jax.parallel import cluster
 from relic_jax.train import collapse, loop, stage, trajectories
 
 cli.config_flag("configs/tiny_vae.py")
@@ -28,24 +36,40 @@ _JSON = flags.DEFINE_string("json", None, "file for the result: steps, loss, ...
 
 def main(argv: Sequence[str]) -> int:
     del argv
+    at = cluster.place()
     writes_data = flags.FLAGS.config.get("stage") == "ode_data"
+    if at is not None:
+        if writes_data:
+            raise InputError("stage ode_data runs in one process")
+        cluster.join(at)
+    cfg, workdir = cluster.together(lambda: checked(writes_data))
+    cluster.check_same("configuration", repr(cfg))
+    cluster.check_shared(workdir)
+    return write(cfg, workdir) if writes_data else train(cfg, workdir)
+
+
+def checked(writes_data: bool) -> tuple[stage.TrainConfig | trajectories.TrajectoryConfig, Path]:
+    """The configuration and the workdir that the flags name."""
     cfg = cli.load_config(trajectories.TrajectoryConfig if writes_data else stage.TrainConfig)
     workdir = cli.writable_directory(_WORKDIR.value)
     if _JSON.value:
         cli.check_writable(_JSON.value)
-    return write(cfg, workdir) if writes_data else train(cfg, workdir)
+    return cfg, workdir
 
 
 def train(cfg: stage.TrainConfig, workdir: Path) -> int:
     """The loop's run, in words and as an exit code."""
     try:
-        result = loop.train(cfg, stage.make(cfg), workdir)
+        result = loop.train(cfg, cluster.together(lambda: stage.make(cfg)), workdir)
     except (FloatingPointError, collapse.Collapse) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if result["signal"]:
+    status = 128 + int(result["signal"]) if result["signal"] else 0
+    if jax.process_index():
+        return status
+    if status:
         print(f"stopped and saved at step {result['steps']} of {cfg.steps}; the same command resumes", file=sys.stderr)
-        return 128 + int(result["signal"])
+        return status
     print(f"{cfg.stage}: {result['steps']} steps, loss {result['loss']:.4g}; weights in {workdir}")
     if _JSON.value:
         cli.write_json(_JSON.value, result)
@@ -66,4 +90,5 @@ def write(cfg: trajectories.TrajectoryConfig, workdir: Path) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    with cluster.failing_ends():
+        cli.run(main)

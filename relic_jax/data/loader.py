@@ -18,6 +18,7 @@ from jaxtyping import Float
 from relic_jax.config import frames_of
 from relic_jax.data import balance
 from relic_jax.data.clip import Clip, from_record
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.errors import InputError
 
 FIELDS = ("video", "rotations", "positions", "actions", "unit")
@@ -90,6 +91,34 @@ class Clips:
         return self._records[index]["caption"].decode()
 
 
+class PartOfBatches:
+    """One part of the rows of every batch; the state is that of whole batches, whoever reads them in whatever parts.
+
+    Raises:
+      InputError: the parts can't be equal.
+    """
+
+    def __init__(self, data: grain.MapDataset, batch: int, part: Part):
+        if batch % part.count:
+            raise InputError(f"a batch of {batch} can't be divided into {part.count} equal parts")
+        self._batch = batch
+        rows = data.batch(batch // part.count, drop_remainder=True)[part.index :: part.count]
+        reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_READ_AHEAD)
+        self._iterator = iter(rows.to_iter_dataset(reading))
+
+    def __iter__(self) -> "PartOfBatches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, int]:
+        return {"next_index": self._iterator.get_state()["next_index"] * self._batch}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self._iterator.set_state({"next_index": state["next_index"] // self._batch})
+
+
 def batches(
     directory: str | os.PathLike[str],
     *,
@@ -99,13 +128,15 @@ def batches(
     fields: Sequence[str] = FIELDS,
     split: str | None = None,
     workers: int = 0,
-) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+    part: Part = WHOLE,
+) -> grain.DatasetIterator[dict[str, np.ndarray]] | PartOfBatches:
     """Random windows of clips.
 
     Args:
       batch: windows a batch. frames: of a window; its poses start at its own first frame, whose action is static.
       fields: which of `clip.Clip`'s come, with a leading batch axis.
       workers: processes that read, in a program run by absl; 0 reads in threads of this one.
+      part: which rows of each batch to read; the batches are the same however many share in them.
 
     Returns:
       An endless iterator with `get_state()` (JSON types) and `set_state(state)`.
@@ -113,7 +144,8 @@ def batches(
     Raises:
       InputError: no such data set, or a clip is shorter than `frames` (names it).
     """
-    return _endless(Clips(directory, split), _ClipWindow(str(directory), frames, tuple(fields)), batch, seed, workers)
+    window = _ClipWindow(str(directory), frames, tuple(fields))
+    return _endless(Clips(directory, split), window, batch, seed, workers, part)
 
 
 class Latents:
@@ -168,7 +200,8 @@ def latent_batches(
     balanced: bool = False,
     split: str | None = None,
     workers: int = 0,
-) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+    part: Part = WHOLE,
+) -> grain.DatasetIterator[dict[str, np.ndarray]] | PartOfBatches:
     """Encoded clips, cut to `latents` as `Latents` does. Otherwise as `batches`.
 
     Args:
@@ -179,7 +212,7 @@ def latent_batches(
     """
     source = Latents(directory, latents, fields=fields, split=split)
     weights = balance.weights(balance.histogram(source.actions())) if balanced else None
-    return _endless(source, None, batch, seed, workers, weights)
+    return _endless(source, None, batch, seed, workers, part, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,14 +237,17 @@ def _endless(
     batch: int,
     seed: int,
     workers: int,
+    part: Part,
     weights: Float[np.ndarray, "clips"] | None = None,
-) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+) -> grain.DatasetIterator[dict[str, np.ndarray]] | PartOfBatches:
     if weights is None:
         data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     else:
         data = grain.MapDataset.source(balance.Drawn(source, weights, seed)).seed(seed)
     if transform is not None:
         data = data.apply(transform)
+    if part.count > 1:
+        return PartOfBatches(data, batch, part)
     # Threads read whole clips while a step computes; more than two only contend for Python's lock.
     reading = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_READ_AHEAD * batch)
     data = data.to_iter_dataset(reading).batch(batch, drop_remainder=True)

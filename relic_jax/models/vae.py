@@ -46,6 +46,10 @@ from relic_jax.models.vae_layers import (
 LOGVAR_OFFSET = -4.0  # initial log-variance: a posterior wide enough to hide the mean never learns
 RGB = 3
 
+# For `jax.jit(..., compiler_options=ONEDNN)` of bf16 convolutions on CPUs: XLA's own compute in float32, oneDNN's
+# take half of the time. Not for the transformers: it slows their matrix products down.
+ONEDNN = {"xla_cpu_experimental_onednn_custom_call": True}
+
 Latents = Float[Array, "B L H W C"]
 
 

@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from relic_jax.models.module import param
+from relic_jax.parallel import halo
 
 Video = Float[Array, "B T H W C"]
 History = Any  # a layer's pytree of past input frames, or None before the first
@@ -56,8 +57,12 @@ def conv2d(
     stride: int = 1,
     padding: Literal["SAME", "VALID"] = "SAME",
 ) -> Float[Array, "N H2 W2 D"]:
+    reach = kernel.shape[1] // 2
+    pads: str | list[tuple[int, int]] = padding
+    if padding == "SAME" and reach and halo.is_divided():
+        x, pads = halo.widened(x, reach), [(kernel.shape[0] // 2,) * 2, (0, 0)]
     return jax.lax.conv_general_dilated(
-        x, kernel.astype(x.dtype), (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel.astype(x.dtype), (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
@@ -185,6 +190,7 @@ class FrameAttention(nnx.Module):
         batch, frames, height, width, features = x.shape
         qkv = self.to_qkv.valid(self.norm(x)).reshape(batch * frames, height * width, 3 * features)
         q, k, v = jnp.split(qkv, 3, axis=-1)
+        k, v = halo.gathered(k), halo.gathered(v)
         scores = jnp.einsum("nqc,nkc->nqk", q, k, preferred_element_type=jnp.float32) / math.sqrt(features)
         y = jnp.einsum("nqk,nkc->nqc", jax.nn.softmax(scores).astype(x.dtype), v)
         return x + self.proj.valid(y.reshape(x.shape))

@@ -81,10 +81,17 @@ class Collective:
 
 
 class Program:
-    """A compiled program, from `compiled.as_text()`."""
+    """A compiled program, from `compiled.as_text()`.
 
-    def __init__(self, text: str) -> None:
+    Args:
+      text: the program's.
+      trips: how often a loop runs whose end is only known when it runs.
+      rarely: whether branches that are seldom taken are; then the longest of each conditional runs, else the shortest.
+    """
+
+    def __init__(self, text: str, *, trips: int = 1, rarely: bool = True) -> None:
         self.computations, self._entry = _parse(text)
+        self._trips, self._branch = trips, max if rarely else min
 
     @functools.cached_property
     def _runs(self) -> list[tuple[Computation, Instruction, int]]:
@@ -96,15 +103,22 @@ class Program:
         for instruction in computation.values():
             yield computation, instruction, times
             if instruction.opcode == "while":
-                yield from self._walk(instruction.called("body")[0], times * _trips(instruction))
-            elif instruction.opcode == "conditional":  # at most one branch runs: the longest text is the dearest
+                count = _trips(instruction, self._trips)
+                yield from self._walk(instruction.called("body")[0], times * count)
+            elif instruction.opcode == "conditional":  # one branch runs: the longest text is the dearest
                 branches = instruction.called("branch_computations") or [
                     *instruction.called("true_computation"), *instruction.called("false_computation")
                 ]  # fmt: skip
-                yield from self._walk(max(branches, key=lambda b: len(self.computations[b])), times)
+                yield from self._walk(self._branch(branches, key=self._length), times)
             elif instruction.opcode in ("call", "async-start"):
                 for called in instruction.called("to_apply") or instruction.called("calls"):
                     yield from self._walk(called, times)
+
+    def _length(self, name: str) -> int:
+        """Instructions of a computation and of those it calls."""
+        computation = self.computations[name]
+        called = [c for one in computation.values() for a in ("body", "calls", "to_apply") for c in one.called(a)]
+        return len(computation) + sum(self._length(c) for c in called)
 
     @functools.cached_property
     def collectives(self) -> list[Collective]:
@@ -241,9 +255,9 @@ def _groups(attributes: str) -> np.ndarray:
     return np.array([[int(i) for i in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", found[1])])
 
 
-def _trips(instruction: Instruction) -> int:
+def _trips(instruction: Instruction, unknown: int) -> int:
     found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', instruction.attributes)
-    return int(found[1]) if found else 1
+    return int(found[1]) if found else unknown
 
 
 def _arrays(shape: str) -> list[tuple[str, tuple[int, ...]]]:

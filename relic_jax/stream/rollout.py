@@ -34,6 +34,7 @@ from relic_jax.models import rope
 from relic_jax.models.dit import DiT, grid_angles, patchify, unpatchify
 from relic_jax.models.module import Params, bind
 from relic_jax.ops.attention import attention, merge
+from relic_jax.parallel.rules import constrain
 
 FRAMES_PER_LATENT = camera_poses.FRAMES_PER_LATENT
 
@@ -88,7 +89,7 @@ def start(
         return jnp.zeros((batch, *latents, *shape), jnp.float32)
 
     return State(
-        cache=memory.init(cfg, lay, batch),
+        cache=_placed(memory.init(cfg, lay, batch)),
         recent=Block(recent(*image.shape[1:]), recent(52), recent(48)),
         image=image.astype(jnp.float32),
         text=bind(DiT, cfg.dit, params).embed_text(text),
@@ -214,8 +215,17 @@ def write(params: Params, cfg: RelicConfig, state: State, block: Block) -> State
         return jax.lax.dynamic_update_slice_in_dim(kept, new.astype(kept.dtype), slot * lay.block, axis=1)
 
     return dataclasses.replace(
-        state, cache=cache, recent=jax.tree.map(remember, state.recent, block), block=state.block + 1
+        state, cache=_placed(cache), recent=jax.tree.map(remember, state.recent, block), block=state.block + 1
     )
+
+
+def _placed(cache: memory.Cache) -> memory.Cache:
+    """On a mesh: samples and heads divided, whatever a loop over blocks begins with."""
+
+    def place(leaf: Float[Array, "Z B *S K D"]) -> Float[Array, "Z B *S K D"]:
+        return constrain(leaf, "layers", "batch", *(None,) * (leaf.ndim - 4), "stored_heads")
+
+    return jax.tree.map(place, cache)
 
 
 @functools.partial(jax.jit, static_argnames="cfg")

@@ -211,7 +211,7 @@ def _encode(params: Params, cfg: VAEConfig, image: Float[Array, "B H W 3"]) -> F
     return vae.encode_video(params, cfg, image[:, None])[:, 0]
 
 
-@partial(jax.jit, static_argnums=1, donate_argnums=2)
+@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=vae.ONEDNN)
 def _decode(
     params: Params, cfg: VAEConfig, cache: vae.VAECache, latents: Float[Array, "B L h w C"]
 ) -> tuple[vae.VAECache, UInt8[Array, "B T H W 3"]]:

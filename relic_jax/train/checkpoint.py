@@ -20,6 +20,7 @@ from relic_jax.config import ConfigError, first_difference, from_config_dict
 from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.module import Params
+from relic_jax.train.host import place_like
 
 _TREES = ("params", "ema", "opt_state", "extra")
 
@@ -74,7 +75,7 @@ def load_params(path: str, expected: Params, which: Literal["ema", "params"] = "
       InputError: there are no weights, or names the first leaf that doesn't fit and both shapes.
     """
     if path.endswith(".safetensors"):
-        return jax.tree.map(jnp.asarray, weights.load_safetensors(path, expected))
+        return place_like(jax.tree.map(jnp.asarray, weights.load_safetensors(path, expected)), expected)
     step, folder = _newest(path)
     stored = ocp.StandardCheckpointHandler().metadata(folder / which).tree
     weights.check_fits(stored, expected, f"{path} (step {step})")
@@ -130,7 +131,7 @@ def _manager(workdir: Path, **options: Any) -> ocp.CheckpointManager:
 
 def _placed(tree: Any) -> Any:
     """Says where each leaf goes, its mesh or the first device: a checkpoint may come from a machine with others."""
-    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def place(leaf: Any) -> jax.ShapeDtypeStruct:
         sharding = getattr(leaf, "sharding", None)
@@ -145,6 +146,8 @@ def _claim(workdir: Path, config: Any, *, started: bool) -> None:
     path = workdir / "config.json"
     if started:
         stored = from_config_dict(type(config), json.loads(path.read_text()))  # fields added since have their default
+        if hasattr(config, "mesh"):  # says where a run goes on, not what is trained
+            stored = dataclasses.replace(stored, mesh=config.mesh)
         difference = first_difference(stored, config)
         if difference is not None:
             field, old, new = difference
@@ -152,6 +155,8 @@ def _claim(workdir: Path, config: Any, *, started: bool) -> None:
                 f"{workdir} holds a run with {field}={old!r}, this one has {field}={new!r}; "
                 "choose another --workdir, or start from its weights with --config.init_from"
             )
+        return
+    if jax.process_index():
         return
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(dataclasses.asdict(config), indent=1))

@@ -60,9 +60,7 @@ MEASURES: dict[str, Callable[[Latents], Scalar]] = {
 
 def measure(video: Latents, truth: Latents) -> dict[str, Scalar]:
     """Each measure of the student's clips, relative to real clips of the same conditions; the picture is left out."""
-    return {
-        name: of(video[:, 1:]) / jnp.maximum(of(truth[:, 1:]), _STILL) for name, of in MEASURES.items()
-    }
+    return {name: of(video[:, 1:]) / jnp.maximum(of(truth[:, 1:]), _STILL) for name, of in MEASURES.items()}
 
 
 def check(means: Mapping[str, float]) -> None:

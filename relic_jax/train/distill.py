@@ -15,21 +15,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from relic_jax.config import ConfigError, DiTConfig, RelicConfig, first_difference, from_config_dict, latents_of
-from relic_jax.errors import InputError
+from relic_jax.config import ConfigError, DiTConfig, RelicConfig, latents_of
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.models.layers import cast_kernels
 from relic_jax.models.module import Params
+from relic_jax.parallel import mesh as meshes
+from relic_jax.parallel.rules import constrain
 from relic_jax.stream import rollout as stream
-from relic_jax.train import checkpoint, collapse, dmd, loop
+from relic_jax.train import checkpoint, collapse, dmd, loop, sharded
 from relic_jax.train import optimizer as optimizers
 from relic_jax.train.clips import Conditions, conditions
 from relic_jax.train.latent_stage import LatentStage, arguments
 from relic_jax.train.replay import Rollout, replay_gradient, roll_out
 from relic_jax.train.stage import Scalars, State, TrainConfig, Trainer
+from relic_jax.train.trajectories import check_teacher
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,56 +42,49 @@ class DistillStage(LatentStage):
     critic: Params
 
     def trainer(self, key: PRNGKeyArray) -> Trainer:
-        cfg, options = self.cfg, self.cfg.distill
-        axes = module.logical_axes(DiT, self.critic_model.dit)
-        optimizer = optimizers.make(cfg, self.decay_mask({}))
-        critic_optimizer = optimizers.make(
-            dataclasses.replace(cfg, learning_rate=options.critic_learning_rate), optimizers.matrices(axes)
+        step = self.make_step(key)
+        return Trainer(
+            self.optimizers[0],
+            self.start,
+            lambda state, batch: step(state, self.teacher, batch),
+            besides=(self.critic,),
         )
 
-        def start(params: Params) -> State:
-            critic = jax.tree.map(jnp.copy, self.critic)
-            extra = {"critic": critic, "opt_state": critic_optimizer.init(critic)}
-            return dataclasses.replace(loop.start(params, optimizer), extra=extra)
+    def start(self, params: Params, critic: Params) -> State:
+        """The state before the first step, of copies."""
+        critic = jax.tree.map(jnp.copy, self._on_device(critic))
+        extra = {"critic": critic, "opt_state": self.optimizers[1].init(critic)}
+        return dataclasses.replace(loop.start(params, self.optimizers[0]), extra=extra)
 
-        def learn(state: State, teacher: Params, rollouts: Rollout, keys: Key[Array, "parts"]) -> tuple[State, Scalars]:
-            gradient, scalars = self.student_gradient(state, teacher, rollouts, keys)
-            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-            early = state.step < options.ema_start
-            ema = jax.tree.map(
-                lambda old, new: jnp.where(early, new, old + (1 - cfg.ema) * (new - old)), state.ema, params
-            )
-            scalars = {**scalars, "student_gradient_norm": optax.tree.norm(gradient)}
-            return dataclasses.replace(state, params=params, ema=ema, opt_state=opt_state), scalars
+    def make_step(self, key: PRNGKeyArray) -> Callable[[State, Params, dict[str, Array]], tuple[State, Scalars]]:
+        """One update, jitted, given the teacher's weights; the state it is given is donated."""
+        keep = sharded.keeper(self, self.optimizers[0])
 
-        def rest(state: State, *_: Any) -> tuple[State, Scalars]:
-            return state, dict.fromkeys(("dmd_gradient", "student_gradient_norm"), jnp.float32(jnp.nan))
-
-        def step(state: State, teacher: Params, batch: Mapping[str, Array]) -> tuple[State, Scalars]:
+        @partial(jax.jit, donate_argnums=0)
+        def step(state: State, teacher: Params, batch: dict[str, Array]) -> tuple[State, Scalars]:
+            batch = jax.tree.map(lambda x: constrain(x, "batch"), batch)
             keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
             rollouts = self.roll_outs(state.params, batch, keys[0])
-            parts = rollouts.exit_step.shape[0]
-            turn = (state.step + 1) % options.generator_every == 0  # the critic has learnt before the student does
-            loss, gradient = self.critic_gradient(state.extra["critic"], rollouts, jax.random.split(keys[1], parts))
-            state, scalars = jax.lax.cond(
-                turn, learn, rest, state, teacher, rollouts, jax.random.split(keys[2], parts)
-            )
-            updates, opt_state = critic_optimizer.update(gradient, state.extra["opt_state"], state.extra["critic"])
-            extra = {"critic": optax.apply_updates(state.extra["critic"], updates), "opt_state": opt_state}
-            norms = (optax.tree.norm(gradient), scalars["student_gradient_norm"])
+            extra, of_critic = self.learn_critic(state.extra, rollouts, keys[1])
+            # Last in its turn of five, when the critic has caught up with what the student makes now.
+            turn = (state.step + 1) % self.cfg.distill.generator_every == 0
+            state, of_student = jax.lax.cond(turn, self.learn, self.rest, state, teacher, rollouts, keys[2])
+            norms = of_critic.pop("critic_gradient_norm"), of_student["student_gradient_norm"]
             video = jax.vmap(stream.join)(rollouts.clean).reshape(batch["latents"].shape)
             scalars = {
-                "loss": loss,
+                **of_critic,
                 **collapse.measure(video, batch["latents"]),
-                **scalars,
+                **of_student,
                 "gradient_norm": jnp.hypot(norms[0], jnp.where(turn, norms[1], 0)),
                 "exit_step": rollouts.exit_step[0].astype(jnp.float32),
             }
-            return dataclasses.replace(state, step=state.step + 1, extra=extra), scalars
+            return keep(dataclasses.replace(state, step=state.step + 1, extra=extra)), scalars
 
-        jitted = jax.jit(step, donate_argnums=0)
-        return Trainer(optimizer, start, lambda state, batch: jitted(state, self.teacher, batch))
+        return step
+
+    def extra_specs(self, mesh: Mapping[str, int]) -> dict[str, Any]:
+        critic, shapes = sharded.weights(self.critic_model.dit, mesh), module.abstract(DiT, self.critic_model.dit)
+        return {"critic": critic, "opt_state": sharded.moments(self.optimizers[1], shapes, critic)}
 
     def check(self, means: Mapping[str, float]) -> None:
         collapse.check(means)
@@ -102,38 +97,66 @@ class DistillStage(LatentStage):
         student = cast_kernels(params, cfg.precision.compute)
         parts = {name: x.reshape(-1, self.cfg.distill.micro_batch, *x.shape[1:]) for name, x in batch.items()}
 
-        def one(inputs: tuple[Mapping[str, Array], PRNGKeyArray]) -> Rollout:
+        def one(inputs: tuple[dict[str, Array], PRNGKeyArray]) -> Rollout:
             clips, key = inputs
+            clips = jax.tree.map(lambda x: constrain(x, "batch"), clips)
             return roll_out(student, cfg, clips["latents"][:, 0], conditions(clips, cfg), key, exit_step)
 
         return jax.lax.map(one, (parts, jax.random.split(keys[1], len(parts["latents"]))))
 
-    def critic_gradient(self, critic: Params, rollouts: Rollout, keys: Key[Array, "parts"]) -> tuple[Array, Params]:
-        """The critic's loss on the student's video and its gradient, mean over micro-batches."""
+    def learn_critic(
+        self, extra: dict[str, Any], rollouts: Rollout, key: PRNGKeyArray
+    ) -> tuple[dict[str, Any], Scalars]:
+        """The critic's update: flow matching on the student's video."""
+        critic, options = extra["critic"], self.cfg.distill
 
         def loss(params: Params, rollout: Rollout, key: PRNGKeyArray) -> Float[Array, ""]:
             model = dmd.velocity(params, self.critic_model, checkpoint=self.cfg.recompute)
-            return dmd.critic_loss(model, rollout.latents, rollout.given, key, self.cfg.distill.shift)
+            return dmd.critic_loss(model, rollout.latents, rollout.given, key, options.shift)
 
-        return _mean(partial(jax.value_and_grad(loss), critic), (rollouts, keys))
+        value, gradient = _mean(partial(jax.value_and_grad(loss), critic), rollouts, key)
+        updates, opt_state = self.optimizers[1].update(gradient, extra["opt_state"], critic)
+        extra = {"critic": optax.apply_updates(critic, updates), "opt_state": opt_state}
+        return extra, {"loss": value, "critic_gradient_norm": optax.tree.norm(gradient)}
 
-    def student_gradient(
-        self, state: State, teacher: Params, rollouts: Rollout, keys: Key[Array, "parts"]
-    ) -> tuple[Params, Scalars]:
-        """The student's gradient by replay, mean over micro-batches."""
-        cfg, options = self.cfg.model, self.cfg.distill
-        real = dmd.guided(dmd.velocity(teacher, self.teacher_model), options.guidance)
+    def learn(self, state: State, teacher: Params, rollouts: Rollout, key: PRNGKeyArray) -> tuple[State, Scalars]:
+        """The student's update: the gradient that teacher and critic give its video, replayed."""
+        cfg, options = self.cfg, self.cfg.distill
+        real = dmd.guided(dmd.velocity(self._on_device(teacher), self.teacher_model), options.guidance)
         fake = dmd.velocity(state.extra["critic"], self.critic_model)
-        student = cast_kernels(state.params, cfg.precision.compute)
+        student = cast_kernels(state.params, cfg.model.precision.compute)
 
-        def one(rollout: Rollout, key: PRNGKeyArray) -> tuple[Params, Scalars]:
+        def one(rollout: Rollout, key: PRNGKeyArray) -> tuple[Params, Array]:
             score = dmd.score_gradient(real, fake, rollout.latents, rollout.given, key, options.shift)
             count = score[:, 1:].size  # the loss is a mean over all numbers of the batch but the picture's
-            blocks = stream.split(score / count, cfg.stream.block)
-            gradient, _ = replay_gradient(student, cfg, rollout, blocks, checkpoint=self.cfg.recompute)
-            return gradient, {"dmd_gradient": jnp.abs(score).sum() / count}
+            blocks = stream.split(score / count, cfg.model.stream.block)
+            gradient, _ = replay_gradient(student, cfg.model, rollout, blocks, checkpoint=cfg.recompute)
+            return gradient, jnp.abs(score).sum() / count
 
-        return _mean(one, (rollouts, keys))
+        gradient, size = _mean(one, rollouts, key)
+        updates, opt_state = self.optimizers[0].update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        early = state.step < options.ema_start
+        ema = jax.tree.map(lambda old, new: jnp.where(early, new, old + (1 - cfg.ema) * (new - old)), state.ema, params)
+        scalars = {"dmd_gradient": size, "student_gradient_norm": optax.tree.norm(gradient)}
+        return dataclasses.replace(state, params=params, ema=ema, opt_state=opt_state), scalars
+
+    def _on_device(self, params: Params) -> Params:
+        return jax.device_put(params, jax.memory.Space.Device) if self.cfg.distill.offload_teacher else params
+
+    def rest(self, state: State, *_: Any) -> tuple[State, Scalars]:
+        """What `learn` is at other steps."""
+        return state, dict.fromkeys(("dmd_gradient", "student_gradient_norm"), jnp.float32(jnp.nan))
+
+    @property
+    def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        """The student's and the critic's."""
+        of_critic = dataclasses.replace(self.cfg, learning_rate=self.cfg.distill.critic_learning_rate)
+        axes = module.logical_axes(DiT, self.critic_model.dit)
+        return (
+            optimizers.make(self.cfg, self.decay_mask({})),
+            optimizers.make(of_critic, optimizers.matrices(axes)),
+        )
 
     def generate(self, params: Params, image: Float[Array, "B H W C"], given: Conditions, key: PRNGKeyArray) -> Array:
         """Latents of whole clips, streamed block by block as a session does."""
@@ -150,16 +173,16 @@ class DistillStage(LatentStage):
         return dataclasses.replace(self.teacher_model, dit=self.cfg.distill.critic_dit or self.teacher_model.dit)
 
 
-def _mean[T](function: Callable[..., T], inputs: tuple) -> T:
-    """The mean of what a function gives over the leading axis of its inputs, one at a time."""
-    count = jax.tree.leaves(inputs)[0].shape[0]
+def _mean[T](function: Callable[[Rollout, PRNGKeyArray], T], rollouts: Rollout, key: PRNGKeyArray) -> T:
+    """The mean of what a function gives for each of the stacked rollouts, one at a time, each with a key of its own."""
+    inputs = (rollouts, jax.random.split(key, len(rollouts.exit_step)))
     shapes = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], inputs))
 
-    def add(total: T, x: tuple) -> tuple[T, None]:
-        return jax.tree.map(jnp.add, total, function(*x)), None
+    def add(total: T, each: tuple[Rollout, PRNGKeyArray]) -> tuple[T, None]:
+        return jax.tree.map(jnp.add, total, function(*each)), None
 
     total, _ = jax.lax.scan(add, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), inputs)
-    return jax.tree.map(lambda leaf: leaf / count, total)
+    return jax.tree.map(lambda leaf: leaf / len(rollouts.exit_step), total)
 
 
 def make(cfg: TrainConfig) -> DistillStage:
@@ -188,29 +211,26 @@ def make(cfg: TrainConfig) -> DistillStage:
         raise ConfigError(f"config.batch={cfg.batch} is not a multiple of distill.micro_batch={options.micro_batch}")
     if cfg.schedule != "constant":
         raise ConfigError(f"config.schedule={cfg.schedule!r}: stage distill has a constant learning rate")
-    if cfg.mesh:
-        raise ConfigError(f"config.mesh={cfg.mesh!r}: stage distill runs on one device")
-    _check_teacher(options.teacher, cfg, length)
+    shape = meshes.MeshShape.parse(cfg.mesh)
+    if options.micro_batch % (shape.data * shape.fsdp):
+        raise ConfigError(
+            f"config.distill.micro_batch={options.micro_batch} can't be divided over data={shape.data} x "
+            f"fsdp={shape.fsdp} devices: expected a multiple of {shape.data * shape.fsdp}"
+        )
+    if options.offload_teacher and not cfg.mesh:
+        raise ConfigError("config.distill.offload_teacher=True needs config.mesh, as in fsdp=1")
+    check_teacher(options.teacher, options.teacher_dit or cfg.model.dit, cfg.frames, "config.distill.teacher_dit")
     stage = DistillStage(*arguments(cfg, options.vae), teacher={}, critic={})
-    teacher = checkpoint.load_params(options.teacher, module.abstract(DiT, stage.teacher_model.dit))
-    critic = teacher
-    if options.critic:
-        critic = checkpoint.load_params(options.critic, module.abstract(DiT, stage.critic_model.dit))
+    teacher = _load(options.teacher, stage.teacher_model.dit, cfg)
+    critic = _load(options.critic, stage.critic_model.dit, cfg) if options.critic else teacher
     return dataclasses.replace(stage, teacher=teacher, critic=critic)
 
 
-def _check_teacher(path: str, cfg: TrainConfig, length: int) -> None:
-    """What the teacher's own configuration says of it, where that was kept with its weights."""
-    values = checkpoint.recorded(path) or {}
-    if "frames" not in values:
-        return
-    if latents_of(values["frames"], cfg.model.vae.temporal_stride) < length:
-        raise InputError(
-            f"{path}: the teacher was trained on clips of {values['frames']} frames and can't judge rollouts of "
-            f"config.frames={cfg.frames}"
-        )
-    theirs = from_config_dict(DiTConfig, values["model"]["dit"])
-    difference = first_difference(theirs, cfg.distill.teacher_dit or cfg.model.dit, "config.distill.teacher_dit")
-    if difference is not None:
-        field, trained, ours = difference
-        raise InputError(f"{path}: the teacher was trained with {field}={trained!r}, this config has {ours!r}")
+def _load(path: str, dit: DiTConfig, cfg: TrainConfig) -> Params:
+    """A transformer's weights, divided over the run's mesh as those that train are."""
+    shapes = module.abstract(DiT, dit)
+    if cfg.mesh:
+        mesh = meshes.make(meshes.MeshShape.parse(cfg.mesh))
+        specs = sharded.weights(dit, mesh.shape)
+        shapes = sharded.placed(mesh, shapes, specs, on_host=cfg.distill.offload_teacher)
+    return checkpoint.load_params(path, shapes)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from relic_jax.config import ConfigError, latents_of
 from relic_jax.data import loader
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.errors import InputError
 from relic_jax.models import module, vae
 from relic_jax.models.dit import DiT
@@ -22,6 +23,7 @@ from relic_jax.models.module import Params
 from relic_jax.train import metrics
 from relic_jax.train.checkpoint import load_params
 from relic_jax.train.clips import Conditions, conditions
+from relic_jax.train.host import everywhere, fetch
 from relic_jax.train.optimizer import matrices
 from relic_jax.train.stage import Batches, Stage, TrainConfig
 
@@ -49,7 +51,7 @@ class LatentStage(Stage):
     def init(self, key: PRNGKeyArray) -> Params:
         return module.init(DiT, self.cfg.model.dit, key)
 
-    def batches(self, seed: int) -> Batches:
+    def batches(self, seed: int, part: Part = WHOLE) -> Batches:
         cfg = self.cfg
         return loader.latent_batches(
             cfg.data,
@@ -58,6 +60,7 @@ class LatentStage(Stage):
             latents=latents_of(cfg.frames),
             fields=self.fields,
             balanced=cfg.balance_actions,
+            part=part,
         )
 
     def decay_mask(self, params: Params) -> Any:
@@ -82,7 +85,8 @@ class LatentStage(Stage):
         given = conditions(self.held_out, self.cfg.model)
         latents = self.held_out["latents"]
         made = _generate(self, params, latents[:, 0], given, key)
-        truth, made = (np.asarray(_decode(self.vae, self.cfg.model.vae, x)) for x in (latents, made))
+        decoder = everywhere(self.vae)
+        truth, made = (fetch(_decode(decoder, self.cfg.model.vae, x)) for x in (latents, made))
         return truth, made
 
 

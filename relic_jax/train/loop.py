@@ -2,6 +2,9 @@
 
 Every random number of a run follows from (seed, step), and a checkpoint holds the data iterator's state,
 so a run that was killed and resumed equals, bit for bit, one that was not (on one device kind).
+
+On several processes (`parallel.cluster`) all of them run this same loop. Each reads its rows of the same batches, the
+first writes what people look at, and a signal to one stops all after the same step.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import resource
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +26,12 @@ import tqdm
 from jaxtyping import PRNGKeyArray
 
 from relic_jax.models.module import Params
+from relic_jax.parallel import cluster
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.rules import constrain
 from relic_jax.train import checkpoint, metrics, sharded
 from relic_jax.train import optimizer as optimizers
-from relic_jax.train.host import Interruption, Prefetch
+from relic_jax.train.host import Interruption, Prefetch, Silent, part_of_batch, place_batch, place_like
 from relic_jax.train.stage import Scalars, Stage, State, TrainConfig, Trainer
 
 _ALWAYS = ("loss", "gradient_norm")
@@ -35,7 +40,7 @@ _ALWAYS = ("loss", "gradient_norm")
 def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | float]:
     """Trains `stage` in `workdir`, from its newest checkpoint if it has one.
 
-    SIGTERM or SIGINT saves a checkpoint and returns after the step in progress.
+    SIGTERM or SIGINT, on any process, saves a checkpoint and returns after the step in progress.
 
     Args:
       cfg: the run; refused if the workdir holds checkpoints of another one.
@@ -43,19 +48,21 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
       workdir: an existing folder: config.json, checkpoints/, metrics.jsonl, tensorboard/, samples/.
 
     Returns:
-      `steps` done, `loss` (mean of the last `log_every` steps), `steps_per_s` of this process (samples and
-      checkpoints included, compilation not), `compile_s`, `wall_s`, `peak_rss_bytes`, and `signal` (0 when
-      the run is complete, otherwise what stopped it).
+      `steps` done, `loss` (mean of the last `log_every` steps; the first process knows it), `steps_per_s` of this
+      process (samples and checkpoints included, compilation not), `compile_s`, `wall_s`, `peak_rss_bytes`, and
+      `signal` (0 when the run is complete, otherwise what stopped it).
 
     Raises:
       ConfigError: the workdir holds a run with another configuration.
-      InputError: `cfg.init_from` doesn't fit the stage.
+      InputError: `cfg.init_from` doesn't fit the stage, or the mesh the devices.
       FloatingPointError: the loss or its gradient is not finite; the batch is in the workdir.
     """
     begun = time.perf_counter()
-    mesh = meshes.make(meshes.MeshShape.parse(cfg.mesh)) if cfg.mesh else None
+    several, first = jax.process_count() > 1, jax.process_index() == 0
+    mesh = meshes.make(meshes.MeshShape.parse(cfg.mesh)) if cfg.mesh or several else None
+    part = part_of_batch(mesh, cfg.batch)
     init_key, step_key, sample_key = jax.random.split(jax.random.key(cfg.seed), 3)
-    batches = stage.batches(cfg.seed)
+    batches = stage.batches(cfg.seed, part)
 
     with contextlib.ExitStack() as stack:
         if mesh is not None:
@@ -68,20 +75,26 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
             state, position = _restore(checkpoints, stage, trainer, init_key, mesh)
             batches.set_state(position)
         done = int(state.step)
-        writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, done)))
+        writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, done) if first else Silent()))
         feed = stack.enter_context(Prefetch(batches))
         interruption = stack.enter_context(Interruption())
-        bar = stack.enter_context(tqdm.tqdm(initial=done, total=cfg.steps, desc=cfg.stage, unit="step", mininterval=1))
+        limit = stack.enter_context(cluster.Watchdog()).step if several else contextlib.nullcontext
+        stack.enter_context(cluster.losing_ends())
+        progress = {"initial": done, "total": cfg.steps, "desc": cfg.stage, "unit": "step", "mininterval": 1}
+        bar = stack.enter_context(tqdm.tqdm(**progress, disable=not first))
         log = Log(workdir, writer, bar, stage.check)
         clock = Clock()
 
         for step in range(done + 1, cfg.steps + 1):
-            batch = next(feed)
-            state, scalars = trainer.step(state, batch)  # returns before the device is done
+            with limit():
+                batch = cluster.together(lambda: next(feed))
+                # Returns before the device is done; on several processes, asking all whether to stop waits for it.
+                state, scalars = trainer.step(state, place_batch(mesh, batch, part))
+                stop = cluster.any_process(bool(interruption.signal))
             log.note(step, batch, scalars)
             clock.tick()
             bar.update()
-            complete, stop = step == cfg.steps, bool(interruption.signal)
+            complete = step == cfg.steps
             sampling = complete or step % cfg.sample_every == 0
             saving = complete or stop or step % cfg.save_every == 0
             if sampling or saving or step % cfg.log_every == 0:
@@ -92,7 +105,8 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
                 writer.scalars(step, values)
                 writer.images(step, stage.sample(state.ema, sample_key))
             if complete:
-                state = dataclasses.replace(state, params=stage.finish(state.params), ema=stage.finish(state.ema))
+                params, ema = (place_like(stage.finish(tree), tree) for tree in (state.params, state.ema))
+                state = dataclasses.replace(state, params=params, ema=ema)
             if saving:
                 writer.flush()
                 checkpoints.save(step, state.trees(), feed.get_state())
@@ -102,12 +116,12 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
     done = int(state.step)
     return {
         "steps": done,
-        "loss": _last_loss(workdir, cfg.log_every),
+        "loss": _last_loss(workdir, cfg.log_every) if first else float("nan"),
         "steps_per_s": clock.steps_per_s,
         "compile_s": clock.compile_s,
         "wall_s": time.perf_counter() - begun,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "signal": 0 if done == cfg.steps else interruption.signal,
+        "signal": 0 if done == cfg.steps else interruption.signal or signal.SIGTERM,  # or another process's
     }
 
 
@@ -176,7 +190,8 @@ class Log:
             self._writer.line(step, row)
             if not np.isfinite([row[name] for name in _ALWAYS]).all():
                 self._writer.flush()
-                path = self._workdir / f"not_finite_{step:07d}.npz"
+                part = f"_process{jax.process_index()}" if jax.process_count() > 1 else ""
+                path = self._workdir / f"not_finite_{step:07d}{part}.npz"
                 np.savez(path, **batch)
                 raise FloatingPointError(
                     f"at step {step} the loss is {row['loss']} and its gradient's norm {row['gradient_norm']}; "
@@ -233,9 +248,9 @@ def _begin(
     else:
         params = stage.init(key)
     if mesh is None:
-        return trainer.start(params)
+        return trainer.start(params, *trainer.besides)
     keep = sharded.keeper(stage, trainer.optimizer)
-    return jax.jit(lambda params: keep(trainer.start(params)))(params)
+    return jax.jit(lambda *weights: keep(trainer.start(*weights)))(params, *trainer.besides)
 
 
 def _restore(
@@ -245,11 +260,14 @@ def _restore(
     key: PRNGKeyArray,
     mesh: jax.sharding.Mesh | None,
 ) -> tuple[State, Any]:
-    abstract = jax.eval_shape(lambda: trainer.start(stage.init(key)).trees())
+    abstract = jax.eval_shape(lambda *besides: trainer.start(stage.init(key), *besides).trees(), *trainer.besides)
     if mesh is not None:
         abstract = sharded.abstract(abstract, stage, trainer.optimizer, mesh)
     trees, position = checkpoints.restore(abstract)
-    return State(**trees, step=jnp.asarray(checkpoints.latest, jnp.int32)), position
+    step = jnp.asarray(checkpoints.latest, jnp.int32)
+    if mesh is not None:  # where the step leaves it: the program is compiled for that
+        step = jax.device_put(step, jax.NamedSharding(mesh, jax.P()))
+    return State(**trees, step=step), position
 
 
 def _last_loss(workdir: Path, count: int) -> float:

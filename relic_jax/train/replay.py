@@ -102,9 +102,7 @@ def replay_gradient(
         noisy, clean, actions, poses, score_grad = inputs
         # Keeping activations would change how the compiler fuses, and with it the last bits of the result: under
         # `jax.checkpoint` the forward pass is the rollout's own, and goes away where nobody asks for `replayed`.
-        evaluate = jax.checkpoint(
-            lambda p: _last_evaluation(p, cfg, rollout, state, noisy, actions, poses, checkpoint)
-        )
+        evaluate = jax.checkpoint(lambda p: _last_evaluation(p, cfg, rollout, state, noisy, actions, poses, checkpoint))
         replayed, vjp = jax.vjp(evaluate, params)
         (gradient,) = vjp(score_grad)
         total = jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient)

@@ -13,6 +13,10 @@ import jax
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from relic_jax.config import DiTConfig
+from relic_jax.models import module
+from relic_jax.models.dit import DiT
+from relic_jax.models.module import Params
 from relic_jax.parallel.mesh import current
 from relic_jax.parallel.rules import TRAINING, parameters
 from relic_jax.train.stage import Stage
@@ -21,31 +25,55 @@ from relic_jax.train.stage import Stage
 def specs(stage: Stage, optimizer: optax.GradientTransformation, mesh: Mapping[str, int]) -> dict[str, Any]:
     """The partition of every leaf of `loop.State.trees()` on a mesh of these sizes.
 
-    Moments lie where their parameter does.
-
     Raises:
       InputError: the mesh can't divide a parameter; names it.
     """
     shapes = jax.eval_shape(lambda: stage.init(jax.random.key(0)))
     params = parameters(stage.logical_axes(shapes), shapes, TRAINING, mesh)
-    opt_state = optax.tree_map_params(
+    trees = {"params": params, "ema": params, "opt_state": moments(optimizer, shapes, params)}
+    extra = stage.extra_specs(mesh)
+    return trees if extra is None else {**trees, "extra": extra}
+
+
+def weights(dit: DiTConfig, mesh: Mapping[str, int]) -> Params:
+    """The partition of every weight of a transformer that trains, or that judges one that does.
+
+    Raises:
+      InputError: the mesh can't divide one; names it.
+    """
+    return parameters(module.logical_axes(DiT, dit), module.abstract(DiT, dit), TRAINING, mesh)
+
+
+def moments(optimizer: optax.GradientTransformation, shapes: Any, params: Any) -> Any:
+    """The partition of an optimizer's state: moments lie where their parameter does.
+
+    Args:
+      shapes, params: shape and partition of every parameter.
+    """
+    return optax.tree_map_params(
         optimizer,
         lambda _, spec: spec,
         jax.eval_shape(optimizer.init, shapes),
         params,
         transform_non_params=lambda _: PartitionSpec(),
     )
-    return {"params": params, "ema": params, "opt_state": opt_state}
 
 
 def abstract(trees: dict[str, Any], stage: Stage, optimizer: optax.GradientTransformation, mesh: Any) -> dict[str, Any]:
     """Shapes of `loop.State.trees()` that say where each leaf lies, to restore or compile for a mesh."""
+    divided = specs(stage, optimizer, mesh.shape)
+    return {name: placed(mesh, tree, divided[name]) for name, tree in trees.items()}
+
+
+def placed(mesh: Any, shapes: Any, specs: Any, *, on_host: bool = False) -> Any:
+    """Shapes that say where each leaf lies: in the memory of the devices, or of the hosts that they belong to."""
+    memory = "pinned_host" if on_host else None
 
     def place(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+        sharding = NamedSharding(mesh, spec, memory_kind=memory)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    divided = specs(stage, optimizer, mesh.shape)
-    return {name: jax.tree.map(place, tree, divided[name]) for name, tree in trees.items()}
+    return jax.tree.map(place, shapes, specs)
 
 
 def keeper[S](stage: Stage, optimizer: optax.GradientTransformation) -> Callable[[S], S]:

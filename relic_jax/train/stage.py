@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from relic_jax.config import ConfigError, DiTConfig, RelicConfig
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.models.module import Params
 from relic_jax.parallel.mesh import MeshShape
 from relic_jax.parallel.rules import check_batch
@@ -32,10 +33,17 @@ _STAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class VAEOptions:
-    """Of stage `vae`: the loss is L1 + `mse` times MSE + `kl` times the KL divergence to a unit normal."""
+    """Of stage `vae`: the loss is L1 + `mse` times MSE + `kl` times the KL divergence to a unit normal.
+
+    Fields:
+      log_mse: weight of the MSE's decimal logarithm, which is PSNR: easy clips then weigh as much as hard ones.
+      decoder_only: the encoder stays as it is, bit for bit, and with it every latent that it has made.
+    """
 
     mse: float = 1.0
     kl: float = 1e-5
+    log_mse: float = 0.0
+    decoder_only: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +93,7 @@ class DistillOptions:
     generator_every: int = 5  # steps; the critic learns at every one
     micro_batch: int = 1  # clips that are rolled out together; gradients add up to `batch`
     ema_start: int = 200  # step from which `ema` is a moving average; before it is the weights
+    offload_teacher: bool = False  # but for the student's turns its weights lie in the host's memory; needs a mesh
 
     def __post_init__(self) -> None:
         for field in ("generator_every", "micro_batch"):
@@ -182,8 +191,9 @@ class Trainer:
     """How a run's state begins and moves on."""
 
     optimizer: optax.GradientTransformation  # of `State.params`
-    start: Callable[[Params], State]  # copies the parameters: no buffer may appear in a state twice
+    start: Callable[..., State]  # of the parameters and `besides`; copies them: no buffer may appear in a state twice
     step: Callable[[State, dict[str, Any]], tuple[State, Scalars]]  # jitted; donates the state
+    besides: tuple[Params, ...] = ()  # other weights that the state begins with: jit can't close over all of a mesh's
 
 
 @runtime_checkable
@@ -217,8 +227,8 @@ class Stage(Protocol):
         """
         ...
 
-    def batches(self, seed: int) -> Batches:
-        """Training batches in an order that `seed` decides."""
+    def batches(self, seed: int, part: Part = WHOLE) -> Batches:
+        """Training batches in an order that `seed` decides; of each the rows of this part."""
         ...
 
     def decay_mask(self, params: Params) -> Any:
@@ -231,6 +241,10 @@ class Stage(Protocol):
     def logical_axes(self, params: Params) -> Any:
         """The names of each parameter's axes for `parallel.rules`; by default nothing is divided over a mesh."""
         return jax.tree.map(lambda leaf: (None,) * leaf.ndim, params)
+
+    def extra_specs(self, mesh: Mapping[str, int]) -> Any:
+        """The partition of every leaf of `State.extra` on a mesh of these sizes; None where there is none."""
+        return None
 
     def trainer(self, key: PRNGKeyArray) -> Trainer | None:
         """The stage's own update, where one loss and one optimizer won't do; None: the loop's.

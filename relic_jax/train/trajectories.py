@@ -102,8 +102,11 @@ def write(cfg: TrajectoryConfig, directory: Path) -> tuple[int, int]:
     return cfg.clips, workers.write(split, Trajectories(cfg, params), processes)
 
 
-def check_teacher(path: str, dit: DiTConfig, frames: int) -> None:
+def check_teacher(path: str, dit: DiTConfig, frames: int, field: str = "config.model.dit") -> None:
     """What the teacher's own configuration says of it, where that was kept with its weights.
+
+    Args:
+      dit, frames: what it is taken for. field: the name of `dit` in the run's config.
 
     Raises:
       InputError: it was trained on shorter clips, or is another transformer (RoPE's scale leaves no trace in weights).
@@ -116,10 +119,10 @@ def check_teacher(path: str, dit: DiTConfig, frames: int) -> None:
             f"{path}: the teacher was trained on clips of {values['frames']} frames, expected at least {frames}, "
             "as config.frames has it"
         )
-    difference = first_difference(from_config_dict(DiTConfig, values["model"]["dit"]), dit, "config.model.dit")
+    difference = first_difference(from_config_dict(DiTConfig, values["model"]["dit"]), dit, field)
     if difference is not None:
-        field, theirs, ours = difference
-        raise InputError(f"{path}: the teacher was trained with {field}={theirs!r}, the config has {ours!r}")
+        name, theirs, ours = difference
+        raise InputError(f"{path}: the teacher was trained with {name}={theirs!r}, the config has {ours!r}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,13 +24,16 @@ def loss(
       cfg: static under jit.
       video: T = 4 (L - 1) + 1 frames in [-1, 1].
       key: of the draw from the posterior.
-      weights: `mse`, and `kl` of the divergence from N(0, 1), in nats, mean over the latent's numbers.
+      weights: `mse`, `log_mse` of each clip, and `kl` of the divergence from N(0, 1), in nats, mean over the latent's
+        numbers. Under `decoder_only` nothing reaches the encoder.
 
     Returns:
       The loss, and `l1`, `mse` (pixels in [-1, 1]), `kl`, `psnr_db` (of the clipped draw, peak to peak 2),
       `posterior_std` (mean).
     """
     mean, logvar = encode_moments(params, cfg, video)
+    if weights.decoder_only:
+        mean, logvar = jax.lax.stop_gradient((mean, logvar))
     # Beyond these bounds (diffusers' own) the exponential overflows or the draw has no spread.
     logvar = jnp.clip(logvar, -30.0, 20.0)
     std = jnp.exp(0.5 * logvar)
@@ -46,4 +49,7 @@ def loss(
         "psnr_db": 10 * jnp.log10(4 / clipped),
         "posterior_std": std.mean(),
     }
-    return l1 + weights.mse * mse + weights.kl * kl, metrics
+    total = l1 + weights.mse * mse + weights.kl * kl
+    if weights.log_mse:
+        total += weights.log_mse * jnp.log10((error**2).mean(axis=(1, 2, 3, 4))).mean()
+    return total, metrics

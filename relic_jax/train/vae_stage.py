@@ -12,10 +12,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from relic_jax.config import VAEConfig
 from relic_jax.data import loader
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.errors import InputError
 from relic_jax.models import module, vae
 from relic_jax.models.module import Params
 from relic_jax.train import metrics
+from relic_jax.train.host import fetch
 from relic_jax.train.stage import Batches, Stage, TrainConfig
 from relic_jax.train.vae import loss
 
@@ -40,9 +42,9 @@ class VAEStage(Stage):
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         return loss(params, self.cfg.model.vae, _unit(batch["video"]), key, self.cfg.vae)
 
-    def batches(self, seed: int) -> Batches:
+    def batches(self, seed: int, part: Part = WHOLE) -> Batches:
         cfg = self.cfg
-        return loader.batches(cfg.data, batch=cfg.batch, seed=seed, frames=cfg.frames, fields=("video",))
+        return loader.batches(cfg.data, batch=cfg.batch, seed=seed, frames=cfg.frames, fields=("video",), part=part)
 
     def evaluate(self, params: Params, key: PRNGKeyArray) -> dict[str, float]:
         """`val_psnr_db`: mean over held-out clips of what encode and decode keep."""
@@ -59,11 +61,13 @@ class VAEStage(Stage):
         return {"reconstruction": metrics.grid(np.stack(rows))}
 
     def finish(self, params: Params) -> Params:
-        """Sets `latent_mean` and `latent_std`, per channel, from batches of the training data."""
+        """Sets `latent_mean` and `latent_std`, per channel, from training batches, unless the encoder stayed."""
+        if self.cfg.vae.decoder_only:
+            return params
         batches = self.batches(self.cfg.seed)
         total, squares, count = 0.0, 0.0, 0
         for _ in range(STATISTICS):
-            mean = np.asarray(_mean(params, self.cfg.model.vae, next(batches)["video"]), np.float64)
+            mean = np.float64(fetch(_mean(params, self.cfg.model.vae, next(batches)["video"])))
             total += mean.sum(axis=(0, 1, 2, 3))
             squares += (mean**2).sum(axis=(0, 1, 2, 3))
             count += mean.size // mean.shape[-1]
@@ -76,7 +80,7 @@ class VAEStage(Stage):
         }
 
     def _reconstruct(self, params: Params, video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W 3"]:
-        return np.asarray(_round_trip(params, self.cfg.model.vae, video[None])[0])
+        return fetch(_round_trip(params, self.cfg.model.vae, video[None]))[0]
 
 
 def make(cfg: TrainConfig) -> VAEStage:

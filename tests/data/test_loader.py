@@ -1,12 +1,14 @@
 import dataclasses
 import json
 
+import grain
 import numpy as np
 import pytest
 from absl import flags
 
 from relic_jax.data import builder, loader, shards
 from relic_jax.data.clip import Clip
+from relic_jax.data.part import Part
 from relic_jax.errors import InputError
 
 CLIPS, FRAMES = 10, 13
@@ -143,3 +145,37 @@ def test_processes_read_the_same_batches(data):
     flags.FLAGS.mark_as_parsed()  # Grain's processes want absl's flags, which the launch programs parse
     here, there = (loader.batches(data, batch=4, seed=0, frames=5, workers=workers) for workers in (0, 1))
     assert same(take(here, 4), take(there, 4))
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_parts_are_the_rows_of_the_whole_batches_and_go_on_in_other_parts(balanced):
+    def iterator(index, count):
+        weights = np.arange(1, 8) / 28 if balanced else None
+        numbers = [{"number": np.int64(i)} for i in range(7)]
+        return loader._endless(numbers, _Marked(), 4, 5, 0, Part(index, count), weights)
+
+    def joined(parts, steps):
+        return [np.concatenate([next(part)["number"] for part in parts]).tolist() for _ in range(steps)]
+
+    whole = joined([iterator(0, 1)], 9)
+    four = [iterator(index, 4) for index in range(4)]
+    assert joined(four, 4) == whole[:4]
+    states = [part.get_state() for part in four]
+    assert states == [states[0]] * 4 and isinstance(states[0]["next_index"], int)
+    for count in (1, 2, 4):
+        again = [iterator(index, count) for index in range(count)]
+        for part in again:
+            part.set_state(states[0])
+        assert joined(again, 5) == whole[4:], count
+
+
+def test_parts_must_be_equal():
+    with pytest.raises(InputError, match="a batch of 4 can't be divided into 3 equal parts"):
+        loader._endless([0], None, 4, 5, 0, Part(0, 3))
+
+
+class _Marked(grain.transforms.RandomMap):
+    """The number, and a random one of its own."""
+
+    def random_map(self, element, rng):
+        return {"number": np.stack([element["number"], rng.integers(1000)])}

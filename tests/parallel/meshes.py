@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 
-from relic_jax.config import DiTConfig, MemoryConfig, PrecisionConfig, RelicConfig, StreamConfig, TextConfig
+from relic_jax.config import DiTConfig, MemoryConfig, PrecisionConfig, RelicConfig, StreamConfig, TextConfig, frames_of
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.parallel import mesh as meshes
@@ -30,10 +30,27 @@ CFG = dataclasses.replace(
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def random_weights():
-    rng = np.random.default_rng(0)
+def random_weights(seed=0):
+    rng = np.random.default_rng(seed)
     shapes = module.abstract(DiT, CFG.dit)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(scale=0.1, size=leaf.shape), leaf.dtype), shapes)
+
+
+def clips(latents):
+    """A batch of `data.loader.latent_batches`, all random."""
+    rng, frames = np.random.default_rng(2), frames_of(latents)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=(BATCH, *shape)), jnp.float32)
+
+    return {
+        "latents": normal(latents, *CFG.latent_size, 16),
+        "text": normal(CFG.dit.text_len, CFG.dit.text_dim),
+        "actions": jnp.abs(normal(frames, 13)),
+        "rotations": jnp.linalg.qr(normal(frames, 3, 3))[0],
+        "positions": normal(frames, 3),
+        "unit": jnp.ones((BATCH,)),
+    }
 
 
 def make(text):

@@ -1,7 +1,9 @@
 import socket
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from relic_jax.errors import InputError
 from relic_jax.parallel import cluster
@@ -73,24 +75,104 @@ def test_a_port_that_is_taken():
             cluster.join(cluster.Place(f"localhost:{port}", 2, 0))
 
 
-def test_the_watchdog_ends_a_silent_process(capfd):
+def test_the_watchdog_ends_a_silent_process():
     ended = []
-    with cluster.Watchdog(0.2, ended.append) as dog:
-        time.sleep(0.5)
-        assert not ended  # nothing is expected before the first step
-        dog.alive()
-        with dog.paused():
-            time.sleep(0.5)
-        for _ in range(8):
-            time.sleep(0.05)
-            dog.alive()
+    with cluster.Watchdog(0.2, lambda *said: ended.append(said)) as dog:
+        for _ in range(2):
+            with dog.step():  # these compile
+                time.sleep(0.3)
+        with dog.step():
+            time.sleep(0.06)
+        time.sleep(0.8)  # nobody waits for anything
+        with dog.step():
+            time.sleep(0.3)  # less than ten of the longest
         assert not ended
-        time.sleep(0.6)
-    assert ended == [cluster.LOST]
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1 and "no step was completed for 0 s" in error
+        with dog.step():
+            time.sleep(5)
+    ((status, error),) = ended
+    assert status == cluster.LOST
+    assert "no step was completed for 3 s; a process hangs; started again, the same command goes on" in error
 
 
 def test_alone_every_process_agrees():
     cluster.check_same("configuration", "anything")
     assert cluster.any_process(True) and not cluster.any_process(False)
+
+
+def test_together_is_make_alone():
+    assert cluster.together(lambda: 3) == 3
+    with pytest.raises(InputError, match="no such clips"):
+        cluster.together(_no_clips)
+
+
+@pytest.mark.parametrize(
+    ("others", "sentence"),
+    [
+        (["", "no such clips", ""], "process 1: no such clips"),
+        (["no such clips"] * 3, "no such clips"),
+    ],
+)
+def test_together_says_on_every_process_what_one_lacks(monkeypatch, others, sentence):
+    monkeypatch.setattr(cluster, "_alone", lambda: False)
+    monkeypatch.setattr(cluster, "_gather", lambda said: others)
+    for make in (lambda: 3, _no_clips):
+        with pytest.raises(InputError) as caught:
+            cluster.together(make)
+        assert str(caught.value) == sentence
+
+
+def test_an_error_of_the_program_keeps_its_traceback_where_it_happened(monkeypatch):
+    monkeypatch.setattr(cluster, "_alone", lambda: False)
+    monkeypatch.setattr(cluster, "_gather", lambda said: ["", said])
+    with pytest.raises(ZeroDivisionError):
+        cluster.together(lambda: 1 / 0)
+
+
+def _no_clips():
+    raise InputError("no such clips")
+
+
+def test_a_folder_that_is_not_shared(monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster, "_alone", lambda: False)
+    monkeypatch.setattr(cluster, "_gather", lambda said: [said])
+    cluster.check_shared(tmp_path)
+    assert not any(tmp_path.iterdir())
+    monkeypatch.setattr(cluster.distributed.global_state, "process_id", 1)
+    with pytest.raises(InputError, match="is not what process 0 has under this name"):
+        cluster.check_shared(tmp_path)
+
+
+def test_nobody_answers(monkeypatch):
+    monkeypatch.setattr(cluster, "_JOIN_S", 0)
+    with socket.socket() as unused:
+        unused.bind(("localhost", 0))  # and does not listen
+        at = cluster.Place(f"localhost:{unused.getsockname()[1]}", 2, 1)
+        with pytest.raises(
+            InputError, match=r"process 1 of 2: nobody answers at localhost:\d+ after 0 s; process 0 must"
+        ):
+            cluster.join(at)
+
+
+def test_the_kubernetes_template_says_what_a_process_needs():
+    jobset = yaml.safe_load((Path(__file__).parents[2] / "launch/kubernetes/train.yaml").read_text())
+    (replicated,) = jobset["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    variables = {entry["name"]: entry for entry in container["env"]}
+    index = variables["PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert index == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert job["completionMode"] == "Indexed"
+    given = {name: entry["value"] for name, entry in variables.items() if "value" in entry}
+    at = cluster.place(given | {"PROCESS_ID": "0"})
+    assert at.count == job["parallelism"] == job["completions"]
+    # The first pod of the first job of this part, in the service that a JobSet has: its own name.
+    name = jobset["metadata"]["name"]
+    assert at.coordinator == f"{name}-{replicated['name']}-0-0.{name}:{at.port}"
+    rule = job["podFailurePolicy"]["rules"][0]["onExitCodes"]
+    assert rule["values"] == [cluster.LOST, 143] and rule["containerName"] == container["name"]
+    assert container["command"] == ["python", "-m", "launch.train"] and job["backoffLimit"] == 0
+
+
+def test_the_slurm_template_requeues_what_goes_on():
+    script = (Path(__file__).parents[2] / "launch/slurm/train.sbatch").read_text()
+    assert f"{cluster.LOST} | 143)" in script and "-m launch.train" in script

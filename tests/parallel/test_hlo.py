@@ -103,3 +103,16 @@ def test_a_real_program():
     program = hlo.Program(jax.jit(f).lower(*(jnp.zeros(s) for s in shapes)).compile().as_text())
     assert sum(program.flops.values()) == 7 * 2 * 4 * 32 * 32 + 2 * np.prod((2, 6, 5, 8)) * 27
     assert not program.collectives
+
+
+def test_what_runs_is_known_only_then():
+    """A loop whose length is an argument, and a branch that is seldom taken."""
+
+    def f(turn, count, x, w):
+        x = jax.lax.fori_loop(0, count, lambda _, x: jnp.tanh(x @ w), x)
+        return jax.lax.cond(turn, lambda x: jnp.tanh(x @ w) @ w, lambda x: x, x)
+
+    text = jax.jit(f).lower(True, 2, jnp.zeros((4, 32)), jnp.zeros((32, 32))).compile().as_text()
+    product = 2 * 4 * 32 * 32
+    assert hlo.Program(text, trips=3).flops == {"f32": (3 + 2) * product}
+    assert hlo.Program(text, trips=3, rarely=False).flops == {"f32": 3 * product}

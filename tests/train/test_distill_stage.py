@@ -18,7 +18,7 @@ from relic_jax.config import ConfigError, frames_of, from_config_dict, latents_o
 from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.dit import DiT
-from relic_jax.train import collapse, distill, loop, metrics
+from relic_jax.train import collapse, distill, loop, metrics, replay
 from relic_jax.train import stage as stages
 from tests.train import encoded
 
@@ -108,7 +108,7 @@ def same(a, b):
 def test_critic_learns_at_every_step_and_the_student_at_every_second(data):
     made = stages.make(config(data))
     trainer = made.trainer(jax.random.key(0))
-    state = trainer.start(encoded.random_params(DiT, MODEL.dit))
+    state = trainer.start(encoded.random_params(DiT, MODEL.dit), *trainer.besides)
     batches, exits = made.batches(0), set()
     for step in range(1, 5):
         before = jax.tree.map(jnp.copy, state)
@@ -140,7 +140,7 @@ def test_resumes_exactly(data, tmp_path):
     result = loop.train(cfg, stages.make(cfg), straight)
     assert result["steps"] == 4 and result["loss"] > 0
     stopped = stages.make(cfg)
-    object.__setattr__(stopped, "batches", lambda seed: _Stopping(stages.make(cfg).batches(seed), 3))
+    object.__setattr__(stopped, "batches", lambda seed, part: _Stopping(stages.make(cfg).batches(seed, part), 3))
     with pytest.raises(KeyboardInterrupt):  # stops hard at the fourth batch, after the checkpoint of step 2
         loop.train(cfg, stopped, halved)
     loop.train(cfg, stages.make(cfg), halved)
@@ -172,10 +172,15 @@ class _Stopping:
 
 
 def test_mean_over_micro_batches():
-    x = jnp.arange(12.0).reshape(3, 2, 2)
-    got = distill._mean(lambda a, b: {"sum": a + b, "first": a[0]}, (x, 2 * x))
-    np.testing.assert_allclose(got["sum"], 3 * x.mean(axis=0))
-    np.testing.assert_allclose(got["first"], x[:, 0].mean(axis=0))
+    x = jnp.arange(6.0).reshape(3, 2)
+    videos, features = jnp.zeros((3, 1, 2, 1, 1, 1, 1)), jnp.zeros((3, 1, 2, 1, 1))
+    rollouts = replay.Rollout(
+        videos, videos, jnp.tile(features, 52), jnp.tile(features, 48), jnp.zeros((3, 2, 1, 1)), x, jnp.arange(3)
+    )
+    got = distill._mean(lambda r, key: (2 * r.pose_weight, jax.random.uniform(key)), rollouts, jax.random.key(0))
+    np.testing.assert_allclose(got[0], 2 * x.mean(axis=0))
+    drawn = [jax.random.uniform(key) for key in jax.random.split(jax.random.key(0), 3)]
+    np.testing.assert_allclose(got[1], np.mean(drawn), rtol=1e-6)
 
 
 def test_collapse_stops(data):
@@ -196,9 +201,11 @@ def test_collapse_stops(data):
         ({}, {"frames": 20}, ConfigError, r"config\.frames=20: expected 4 L \+ 1 frames"),
         ({"micro_batch": 3}, {}, ConfigError, r"config\.batch=2 is not a multiple of distill\.micro_batch=3"),
         ({}, {"schedule": "cosine"}, ConfigError, "stage distill has a constant learning rate"),
-        ({}, {"frames": 29}, InputError, r"teacher\.safetensors: the teacher was trained on clips of 25 frames and"),
-        ({"teacher_dit": dataclasses.replace(TEACHER, yarn_scale=1.0)}, {}, InputError, r"dit\.yarn_scale=2\.0, this"),
+        ({}, {"frames": 29}, InputError, r"teacher\.safetensors: the teacher was trained on clips of 25 frames, exp"),
+        ({"teacher_dit": dataclasses.replace(TEACHER, yarn_scale=1.0)}, {}, InputError, r"dit\.yarn_scale=2\.0, the"),
         ({"teacher": "/nowhere"}, {}, InputError, "/nowhere holds no weights"),
+        ({}, {"mesh": "fsdp=2"}, ConfigError, r"distill\.micro_batch=1 can't be divided over data=1 x fsdp=2 devices"),
+        ({"offload_teacher": True}, {}, ConfigError, r"config\.distill\.offload_teacher=True needs config\.mesh"),
         ({"critic_dit": TEACHER}, {}, InputError, r"critic\.safetensors doesn't fit the config: .* has shape"),
     ],
 )
@@ -229,7 +236,8 @@ def test_program_says_it_in_one_sentence(tmp_path):
         text=True,
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert done.stderr.startswith("error: config.frames=161 are 41 latents, expected a multiple of model.stream.block=4")
+    sentence = "error: config.frames=161 are 41 latents, expected a multiple of model.stream.block=4"
+    assert done.stderr.startswith(sentence)
 
 
 def test_config_files_are_a_chain():

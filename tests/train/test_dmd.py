@@ -12,9 +12,7 @@ SHAPE = (3, 4, 2, 3, 2)  # clips, latents, cells, channels
 
 
 def given(batch=3):
-    return Conditions(
-        jnp.ones((batch, 1, 1)), jnp.zeros((batch, 4, 52)), jnp.zeros((batch, 4, 48)), jnp.ones((batch,))
-    )
+    return Conditions(jnp.ones((batch, 1, 1)), jnp.zeros((batch, 4, 52)), jnp.zeros((batch, 4, 48)), jnp.ones((batch,)))
 
 
 def video(seed=0):

@@ -88,7 +88,7 @@ def test_trains_and_resumes_exactly(data, name, tmp_path):
     begun = stages.make(cfg)
     stopped = dataclasses.replace(begun, cfg=cfg)
     with pytest.raises(KeyboardInterrupt):  # stops hard at the third batch, after the checkpoint of step 2
-        object.__setattr__(stopped, "batches", lambda seed: _Stopping(begun.batches(seed), 2))
+        object.__setattr__(stopped, "batches", lambda seed, part: _Stopping(begun.batches(seed, part), 2))
         loop.train(cfg, stopped, halved)
     loop.train(cfg, stages.make(cfg), halved)
     assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ def leaves_of(workdir: Path, which: str) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoint.read(str(workdir), which)[1])]
 
 
-def wait_for_checkpoint(workdir: Path, step: int, timeout_s: float = 60) -> None:
+def wait_for_checkpoint(workdir: Path, step: int, timeout_s: float = 300) -> None:
     until = time.monotonic() + timeout_s
     while not (workdir / "checkpoints" / str(step)).is_dir():
         assert time.monotonic() < until, f"no checkpoint of step {step} after {timeout_s} s"
@@ -206,3 +207,47 @@ def test_prefetch_raises_the_data_error():
 
     with Prefetch(Failing(0)) as feed, pytest.raises(OSError, match="clip 7"):
         next(feed)
+
+
+class TwoTrees(Toy):
+    """A stage with a trainer of its own: it counts in `extra`, and measures something at every third step."""
+
+    def trainer(self, key):
+        cfg = config()
+        trainer = loop.supervised(cfg, Toy(), key)
+
+        def start(params):
+            return dataclasses.replace(trainer.start(params), extra={"count": jnp.zeros(())})
+
+        def step(state, batch):
+            after, scalars = trainer.step(dataclasses.replace(state, extra=None), batch)
+            count = state.extra["count"] + 1
+            scalars["third"] = jnp.where(count % 3 == 0, count, jnp.nan)
+            return dataclasses.replace(after, extra={"count": count}), scalars
+
+        return loop.Trainer(trainer.optimizer, start, step)
+
+    def check(self, means):
+        if means.get("third", 0) > 20:
+            raise ArithmeticError(f"third is {means['third']}")
+
+
+def test_stage_with_its_own_trainer_resumes_and_can_stop_the_run(tmp_path):
+    loop.train(config(steps=20), TwoTrees(), tmp_path)
+    rows = metrics.read(tmp_path)
+    assert [row["third"] for row in rows if "third" in row] == [3, 6, 9, 12, 15, 18]
+    stored = checkpoint.Checkpoints(tmp_path, config(steps=20), keep=2)
+    trainer, key = TwoTrees().trainer(jax.random.key(0)), jax.random.key(0)
+    abstract = jax.eval_shape(lambda: trainer.start(Toy().init(key)).trees())
+    assert stored.restore(abstract)[0]["extra"]["count"] == 20
+    stored.close()
+    (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text().replace('"steps": 20', '"steps": 40'))
+    with pytest.raises(ArithmeticError, match="third is 2"):
+        loop.train(config(), TwoTrees(), tmp_path)
+    rows = metrics.read(tmp_path)
+    assert [row["third"] for row in rows if "third" in row][-1] >= 21  # it went on counting
+
+
+def test_what_is_not_measured_is_left_out_but_a_loss_never():
+    rows = {"loss": float("nan"), "gradient_norm": 1.0, "third": float("nan"), "fourth": 4.0}
+    assert set(loop._measured(rows)) == {"loss", "gradient_norm", "fourth"}

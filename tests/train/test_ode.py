@@ -73,8 +73,8 @@ def test_trains_and_resumes_exactly(data, compress, tmp_path):
     class Killed(ode.OdeStage):
         """Its batches end in an interruption, as a kill would end them, after the checkpoint of step 2."""
 
-        def batches(self, seed):
-            return _Stopping(super().batches(seed), 2)
+        def batches(self, *arguments):
+            return _Stopping(super().batches(*arguments), 2)
 
     with pytest.raises(KeyboardInterrupt):
         loop.train(cfg, Killed(stage.cfg, stage.vae, stage.held_out), halved)

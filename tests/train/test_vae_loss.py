@@ -63,3 +63,14 @@ def test_gradient_steps_lower_the_loss():
         params = jax.tree.map(lambda p, g, n=norm: p - 0.02 * g / n, params, grads)
     (after, _), _ = gradient()(params, jax.random.key(2))
     assert after < 0.95 * before
+
+
+def test_decoder_only_leaves_the_encoder_alone_and_counts_decibels():
+    weights = VAEOptions(mse=0.0, kl=0.0, log_mse=0.3, decoder_only=True)
+    (value, metrics), grads = jax.jit(
+        lambda p, k: jax.value_and_grad(loss, has_aux=True)(p, CFG, VIDEO, k, weights)
+    )(fresh(), jax.random.key(2))
+    np.testing.assert_allclose(value, metrics["l1"] + 0.3 * np.log10(metrics["mse"]), rtol=1e-5)
+    for half in ("encoder", "quant_conv"):
+        assert not any(np.any(g) for g in jax.tree.leaves(grads[half]))
+    assert np.any(grads["decoder"]["conv_in"]["kernel"]) and np.any(grads["post_quant_conv"]["kernel"])

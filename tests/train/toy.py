@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relic_jax.config import RelicConfig
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.train import loop
 from relic_jax.train.stage import Stage, TrainConfig, VAEOptions
 
@@ -18,8 +19,14 @@ from relic_jax.train.stage import Stage, TrainConfig, VAEOptions
 class ToyBatches:
     """Random regression problems; `before(index)` is called ahead of every batch, `broken_at` one holds a NaN."""
 
-    def __init__(self, seed: int, broken_at: int = -1, before: Callable[[int], object] = lambda index: None) -> None:
-        self.seed, self.index, self.broken_at, self.before = seed, 0, broken_at, before
+    def __init__(
+        self,
+        seed: int,
+        broken_at: int = -1,
+        before: Callable[[int], object] = lambda index: None,
+        part: Part = WHOLE,
+    ) -> None:
+        self.seed, self.index, self.broken_at, self.before, self.part = seed, 0, broken_at, before, part
 
     def __next__(self) -> dict[str, np.ndarray]:
         self.before(self.index)
@@ -27,6 +34,7 @@ class ToyBatches:
         if self.index == self.broken_at:
             x[0, 0] = np.nan
         self.index += 1
+        x = np.split(x, self.part.count)[self.part.index]
         return {"x": x, "y": np.sin(x[:, :1])}
 
     def get_state(self) -> dict[str, int]:
@@ -57,8 +65,8 @@ class Toy(Stage):
         error = jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"]) @ params["out"]["w"] - batch["y"]
         return jnp.mean(error**2), {"worst": jnp.max(jnp.abs(error))}
 
-    def batches(self, seed):
-        return ToyBatches(seed, self.broken_at, self.before)
+    def batches(self, seed, part=WHOLE):
+        return ToyBatches(seed, self.broken_at, self.before, part)
 
     def evaluate(self, params, key):
         return {"norm": float(jnp.sum(params["hidden"]["w"] ** 2))}

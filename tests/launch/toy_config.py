@@ -1,0 +1,15 @@
+"""The run of `toy_host`."""
+
+import ml_collections
+
+from relic_jax.config import to_config_dict
+from relic_jax.train.stage import TrainConfig
+from tests.train.toy import config
+
+
+def run() -> TrainConfig:
+    return config(mesh="data=2,fsdp=4", steps=20, warmup=2, save_every=4, log_every=1, sample_every=100)
+
+
+def get_config() -> ml_collections.ConfigDict:
+    return to_config_dict(run())

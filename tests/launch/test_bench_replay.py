@@ -23,8 +23,8 @@ def found():
 def test_replay_is_flat_and_the_monolithic_gradient_grows(found):
     replay, monolithic = found["replay"], found["monolithic"]
     assert 0 < replay[1] <= 1.1 * replay[0]
-    assert monolithic[1] > 4 * monolithic[0]
-    assert monolithic[1] > 4 * replay[1]
+    each = (monolithic[1] - monolithic[0]) / (LENGTHS[1] - LENGTHS[0])
+    assert each > 0.1 * replay[0]  # ten further blocks cost more than all that replay needs
 
 
 def test_figures_table_and_plot(found, tmp_path):

@@ -39,10 +39,11 @@ CASES = [("teacher", mesh) for mesh in MESHES] + [("ode", "fsdp=2,seq=4")]
 
 
 def config(name):
+    # A small rate: Adam's first steps are signs, and where a gradient is all rounding those differ.
     options = {"teacher": TeacherOptions(), "ode": OdeOptions()}[name]
     return TrainConfig(
         stage=name, model=CFG, data="", data_val="", steps=2, batch=BATCH, frames=frames_of(LATENTS[name]),
-        learning_rate=1e-3, warmup=1, schedule="constant", recompute=True, **{name: options},
+        learning_rate=1e-4, warmup=1, schedule="constant", recompute=True, **{name: options},
     )  # fmt: skip
 
 

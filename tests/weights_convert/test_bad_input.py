@@ -307,6 +307,7 @@ def test_verify_finds_a_bit_that_changed(tmp_path, monkeypatch):
 _INTERRUPTED = """
 import os, signal, sys
 from weights_convert import __main__ as program, store
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 write, count = store.Writer.write, 0
 def slow(self, *arguments):
     global count

@@ -35,7 +35,9 @@ from tests.parallel.meshes import (
 # Teacher: 72 tokens, of which no device of eight has a whole latent. Ode: 26 pooled and 96 noisy ones, which four
 # devices can't divide, and a window whose place differs from sample to sample.
 LATENTS = {"teacher": 3, "ode": 6}
-CASES = [("teacher", mesh) for mesh in MESHES] + [("ode", "fsdp=2,seq=4")]
+CASES = [("teacher", mesh) for mesh in MESHES] + [
+    pytest.param("ode", mesh, marks=[] if mesh == "fsdp=2,seq=4" else pytest.mark.slow) for mesh in MESHES
+]
 
 
 def config(name):

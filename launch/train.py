@@ -26,7 +26,7 @@ from absl import flags
 
 from launch import cli
 from relic_jax.errors import InputError
-from relic_jax.parallel import cluster
+from relic_jax.parallel import cluster, watch
 from relic_jax.train import collapse, loop, stage, trajectories
 
 cli.config_flag("configs/tiny_vae.py")
@@ -90,5 +90,5 @@ def write(cfg: trajectories.TrajectoryConfig, workdir: Path) -> int:
 
 
 if __name__ == "__main__":
-    with cluster.failing_ends():
+    with watch.failing_ends():
         cli.run(main)

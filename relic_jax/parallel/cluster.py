@@ -1,54 +1,38 @@
-"""Joins the processes of a multi-host run, and notices when one of them is lost.
+"""Joins the processes of a multi-host run; `watch` notices when one of them is lost.
 
 A process finds its place in
 
   COORDINATOR_ADDRESS (host:port), NUM_PROCESSES, PROCESS_ID   when these are set (Kubernetes, or by hand), else in
   what `srun` sets                                             one task is one process (Slurm)
 
-and without either it is alone. JAX's coordination service, which runs in process 0, holds the rest together. A lost
-peer would leave the others waiting in a collective for ever, or ended by JAX with a stack trace: here each of them
-says in one line who is missing, and exits with `LOST`.
+and without either it is alone. What one process finds wrong, all of them say.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import hashlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-import tqdm
-from jax._src import distributed  # its client is the one way to talk to the others without a collective
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from relic_jax.config import ConfigError
 from relic_jax.errors import InputError
-
-LOST = 75  # exit status (EX_TEMPFAIL): the same command, started again, goes on from the last checkpoint
+from relic_jax.parallel import watch
 
 _VARIABLES = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
 _JOIN_S = 300
-_BEAT_S = 3
-_SILENT_S = 35  # without a beat of a process until it counts as lost
-_STEP_S = 60  # the least time that a step may take
-_BEATS = "relic_beats/"
-_LEFT = "left "  # and a status: the last beat of a process that ends before the others
 _SENTENCE = 1000  # bytes of an error that travel to the others
-
-_handlers: list[Any] = []
-_ending = threading.Lock()  # taken for ever by the thread that ends this process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +122,14 @@ def join(at: Place) -> None:
         at.index,
         cluster_detection_method="deactivate",
         initialization_timeout=2 * _JOIN_S,
-        heartbeat_timeout_seconds=100 * _SILENT_S,  # `_listen` is quicker, and says who is missing
-        shutdown_timeout_seconds=_SILENT_S,
+        heartbeat_timeout_seconds=100 * watch.SILENT_S,  # `watch` is quicker, and says who is missing
+        shutdown_timeout_seconds=watch.SILENT_S,
     )
     late.cancel()
     signal.signal(signal.SIGTERM, on_sigterm)  # JAX's service has taken it
     if at.index:
-        _watch_coordinator(at)
-    threading.Thread(target=_listen, args=(at,), daemon=True).start()
+        watch.watch_coordinator(lambda: _answers(at))
+    watch.start(at.count)
 
 
 def _wait_for(at: Place) -> None:
@@ -169,7 +153,7 @@ def _answers(at: Place) -> bool:
 
 
 def _nobody_came(at: Place) -> None:
-    _end(2, f"process {at.index} of {at.count}: not all others came to {at.coordinator} within {_JOIN_S} s")
+    watch.leave(2, f"process {at.index} of {at.count}: not all others came to {at.coordinator} within {_JOIN_S} s")
 
 
 def _check_port(at: Place) -> None:
@@ -187,7 +171,7 @@ def check_same(what: str, description: str) -> None:
     Raises:
       InputError: on every process, naming those that differ from process 0.
     """
-    if _alone():
+    if watch.alone():
         return
     digest = np.frombuffer(hashlib.sha256(description.encode()).digest(), np.uint8)
     every = multihost_utils.process_allgather(digest)
@@ -202,7 +186,7 @@ def check_shared(folder: Path) -> None:
     Raises:
       InputError: on every process, naming one that doesn't.
     """
-    if _alone():
+    if watch.alone():
         return
     mark, first = folder / ".seen_by_all", distributed.global_state.process_id == 0
 
@@ -227,7 +211,7 @@ def together[T](make: Callable[[], T]) -> T:
       InputError: on every process the same, when it failed on some; says on which.
       Exception: what `make` raised here, if that wasn't bad input.
     """
-    if _alone():
+    if watch.alone():
         return make()
     made, error = None, None
     try:
@@ -244,10 +228,6 @@ def together[T](make: Callable[[], T]) -> T:
     raise InputError(every[0] if all(every) else f"process {first}: {every[first]}") from error
 
 
-def _alone() -> bool:
-    return distributed.global_state.num_processes == 1  # `jax.process_count()` would look for devices
-
-
 def _gather(said: str) -> list[str]:
     line = np.frombuffer(said.encode()[:_SENTENCE].ljust(_SENTENCE, b"\0"), np.uint8)
     every = multihost_utils.process_allgather(line)
@@ -256,168 +236,4 @@ def _gather(said: str) -> list[str]:
 
 def any_process(flag: bool) -> bool:
     """Whether `flag` is true on any process; every process must ask."""
-    return flag if _alone() else bool(multihost_utils.process_allgather(np.array(flag)).any())
-
-
-class Watchdog:
-    """Ends the process, with a line on stderr, when a step takes longer than `seconds` and than ten of the longest.
-
-    A collective whose peer hangs waits for ever; nothing in Python can interrupt it. A context manager.
-    """
-
-    def __init__(self, seconds: float = _STEP_S, end: Callable[[int, str], Any] | None = None) -> None:
-        self._seconds, self._end = seconds, end or _end
-        self._begun: float | None = None
-        self._unlimited = 2  # steps that may compile: the second again, if the first changed where its state lies
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Watchdog:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._closed.set()
-        self._thread.join()
-
-    @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Around a step; it must wait for the device."""
-        begun = time.monotonic()
-        self._begun = None if self._unlimited else begun
-        yield
-        self._begun = None
-        if self._unlimited:
-            self._unlimited -= 1
-        else:
-            self._seconds = max(self._seconds, 10 * (time.monotonic() - begun))
-
-    def _watch(self) -> None:
-        while not self._closed.wait(min(1.0, self._seconds / 4)):
-            begun = self._begun
-            if begun is not None and time.monotonic() - begun > self._seconds:
-                self._end(LOST, _lost(f"no step was completed for {self._seconds:.0f} s; a process hangs"))
-                return
-
-
-def _lost(reason: str) -> str:
-    """What to say at the end of a run in which a process was lost."""
-    state = distributed.global_state
-    return (
-        f"process {state.process_id} of {state.num_processes}: {reason}; "
-        "started again, the same command goes on from the last checkpoint"
-    )
-
-
-def _listen(at: Place) -> None:
-    """Ends this process when another has not beaten for too long."""
-    now = time.monotonic()
-    heard = {index: ("", now) for index in range(at.count)}
-    beats: dict[str, Any] = {"all": {}, "when": now}
-    threading.Thread(target=_beat, args=(at, beats), daemon=True).start()
-    while distributed.global_state.client is not None:
-        time.sleep(1)
-        now = time.monotonic()
-        if now - beats["when"] > _SILENT_S:  # the service does not answer: nobody can be heard
-            _end(LOST, _lost(f"process 0 has not been heard of for {_SILENT_S} s and is lost"))
-        _follow(beats["all"])
-        for index, (beat, when) in heard.items():
-            newest = beats["all"].get(f"{_BEATS}{index}", "")
-            heard[index] = (newest, now) if newest != beat else (beat, when)
-            if now - when > _SILENT_S and newest == beat:
-                _end(LOST, _lost(f"process {index} has not been heard of for {_SILENT_S} s and is lost"))
-
-
-def _beat(at: Place, beats: dict[str, Any]) -> None:
-    """Beats, and notes the others' beats and when; a call waits for as long as the service is silent."""
-    while (client := distributed.global_state.client) is not None:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            if not _ending.locked():
-                client.key_value_set(f"{_BEATS}{at.index}", str(time.monotonic()), allow_overwrite=True)
-            beats["all"] = dict(client.key_value_dir_get(_BEATS))
-            beats["when"] = time.monotonic()
-        time.sleep(_BEAT_S)
-
-
-def _follow(beats: Mapping[str, str]) -> None:
-    """Ends as a process did that said so: an error of one must not look like a loss, which is worth a new start."""
-    left = {key.rsplit("/", 1)[1]: int(beat[len(_LEFT) :]) for key, beat in beats.items() if beat.startswith(_LEFT)}
-    left.pop(str(distributed.global_state.process_id), None)
-    for index, status in left.items():
-        if status == LOST:
-            _end(LOST, _lost(f"process {index} has lost another process and ended"))
-        state = distributed.global_state
-        _end(status, f"process {state.process_id} of {state.num_processes}: process {index} failed, and says why")
-
-
-def _watch_coordinator(at: Place) -> None:
-    """Gives a meaning to the abort with which JAX ends a process as soon as process 0 is gone."""
-
-    @ctypes.CFUNCTYPE(None, ctypes.c_int)
-    def aborted(number: int) -> None:
-        if not _answers(at):
-            if _ending.acquire(blocking=False):
-                _say(_lost("process 0 was lost"))
-            os._exit(LOST)
-
-    _handlers.append(aborted)  # for as long as the process lives
-    ctypes.CDLL(None).signal(signal.SIGABRT, aborted)
-
-
-@contextlib.contextmanager
-def losing_ends() -> Iterator[None]:
-    """What the loss of a peer makes of a collective ends this process, with a line and `LOST`.
-
-    The run can't be left in any other way: what it would wait for on its way out waits for the peer.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if _alone() or str(error).startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")):
-            raise
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            _follow(dict(distributed.global_state.client.key_value_dir_get(_BEATS)))
-        _end(LOST, _lost(f"another process was lost ({str(error).splitlines()[0][:200]})"))
-
-
-@contextlib.contextmanager
-def failing_ends() -> Iterator[None]:
-    """Around a whole program: a process that fails ends at once, instead of waiting for the others to end with it."""
-    try:
-        yield
-    except SystemExit as end:
-        if jax.distributed.is_initialized() and end.code in (1, 2, LOST):
-            _end(end.code)
-        raise
-    except BaseException:
-        if jax.distributed.is_initialized():
-            traceback.print_exc()
-            _end(1)
-        raise
-
-
-def _say(sentence: str) -> None:
-    tqdm.tqdm.write(f"error: {sentence}", file=sys.stderr)  # on a line of its own, not behind a progress bar
-    sys.stderr.flush()
-
-
-def _end(status: int, sentence: str = "") -> None:
-    """Exits without waiting for the others, and lets them know; of several threads that want to, the first does."""
-    _ending.acquire()
-    if sentence:
-        _say(sentence)
-    sys.stdout.flush()
-    state = distributed.global_state
-    if state.client is not None:
-        told = threading.Thread(target=_tell, args=(f"{_LEFT}{status}",), daemon=True)
-        told.start()
-        told.join(2)  # longer only if the service is lost
-    if state.process_id == 0:
-        time.sleep(2 * _BEAT_S)  # with it goes the service, and before that all should know why
-    os._exit(status)
-
-
-def _tell(beat: str) -> None:
-    state = distributed.global_state
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-        state.client.key_value_set(f"{_BEATS}{state.process_id}", beat, allow_overwrite=True)
+    return flag if watch.alone() else bool(multihost_utils.process_allgather(np.array(flag)).any())

@@ -26,7 +26,7 @@ import tqdm
 from jaxtyping import PRNGKeyArray
 
 from relic_jax.models.module import Params
-from relic_jax.parallel import cluster
+from relic_jax.parallel import cluster, watch
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.rules import constrain
 from relic_jax.train import checkpoint, metrics, sharded
@@ -78,8 +78,8 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
         writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, done) if first else Silent()))
         feed = stack.enter_context(Prefetch(batches))
         interruption = stack.enter_context(Interruption())
-        limit = stack.enter_context(cluster.Watchdog()).step if several else contextlib.nullcontext
-        stack.enter_context(cluster.losing_ends())
+        limit = stack.enter_context(watch.Watchdog()).step if several else contextlib.nullcontext
+        stack.enter_context(watch.losing_ends())
         progress = {"initial": done, "total": cfg.steps, "desc": cfg.stage, "unit": "step", "mininterval": 1}
         bar = stack.enter_context(tqdm.tqdm(**progress, disable=not first))
         log = Log(workdir, writer, bar, stage.check)

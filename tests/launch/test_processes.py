@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relic_jax.parallel import cluster
+from relic_jax.parallel import watch
 from relic_jax.train import checkpoint, loop
 from tests.launch import toy_config, toy_host
 
@@ -115,7 +115,7 @@ def lose(folder, number, lost=2):
             assert time.monotonic() - begun < 60, "the others did not end"
             time.sleep(0.1)
         for index in set(range(4)) - {lost}:
-            assert job.status(index) == cluster.LOST, job.said(index)[-3000:]
+            assert job.status(index) == watch.LOST, job.said(index)[-3000:]
             (sentence,) = job.errors(index)
             assert sentence.startswith(f"error: process {index} of 4: ")
             assert any(part in sentence for part in (f"process {lost} ", "another process"))

@@ -18,7 +18,7 @@ from launch import cli, train
 from relic_jax.data import loader
 from relic_jax.data.part import WHOLE
 from relic_jax.errors import InputError
-from relic_jax.parallel import cluster
+from relic_jax.parallel import watch
 from relic_jax.train import stage
 from tests.train.toy import Toy
 
@@ -61,7 +61,7 @@ class Slow:
 
 def main():
     stage.make = lambda cfg: ToyOnHosts()
-    with cluster.failing_ends():
+    with watch.failing_ends():
         cli.run(train.main)
 
 

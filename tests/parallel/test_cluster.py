@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from relic_jax.errors import InputError
-from relic_jax.parallel import cluster
+from relic_jax.parallel import cluster, watch
 
 ALL = {"COORDINATOR_ADDRESS": "node1:8476", "NUM_PROCESSES": "4", "PROCESS_ID": "3"}
 SLURM = {
@@ -77,7 +77,7 @@ def test_a_port_that_is_taken():
 
 def test_the_watchdog_ends_a_silent_process():
     ended = []
-    with cluster.Watchdog(0.2, lambda *said: ended.append(said)) as dog:
+    with watch.Watchdog(0.2, lambda *said: ended.append(said)) as dog:
         for _ in range(2):
             with dog.step():  # these compile
                 time.sleep(0.3)
@@ -90,7 +90,7 @@ def test_the_watchdog_ends_a_silent_process():
         with dog.step():
             time.sleep(5)
     ((status, error),) = ended
-    assert status == cluster.LOST
+    assert status == watch.LOST
     assert "no step was completed for 3 s; a process hangs; started again, the same command goes on" in error
 
 
@@ -113,7 +113,7 @@ def test_together_is_make_alone():
     ],
 )
 def test_together_says_on_every_process_what_one_lacks(monkeypatch, others, sentence):
-    monkeypatch.setattr(cluster, "_alone", lambda: False)
+    monkeypatch.setattr(cluster.watch, "alone", lambda: False)
     monkeypatch.setattr(cluster, "_gather", lambda said: others)
     for make in (lambda: 3, _no_clips):
         with pytest.raises(InputError) as caught:
@@ -122,7 +122,7 @@ def test_together_says_on_every_process_what_one_lacks(monkeypatch, others, sent
 
 
 def test_an_error_of_the_program_keeps_its_traceback_where_it_happened(monkeypatch):
-    monkeypatch.setattr(cluster, "_alone", lambda: False)
+    monkeypatch.setattr(cluster.watch, "alone", lambda: False)
     monkeypatch.setattr(cluster, "_gather", lambda said: ["", said])
     with pytest.raises(ZeroDivisionError):
         cluster.together(lambda: 1 / 0)
@@ -133,7 +133,7 @@ def _no_clips():
 
 
 def test_a_folder_that_is_not_shared(monkeypatch, tmp_path):
-    monkeypatch.setattr(cluster, "_alone", lambda: False)
+    monkeypatch.setattr(cluster.watch, "alone", lambda: False)
     monkeypatch.setattr(cluster, "_gather", lambda said: [said])
     cluster.check_shared(tmp_path)
     assert not any(tmp_path.iterdir())
@@ -169,10 +169,10 @@ def test_the_kubernetes_template_says_what_a_process_needs():
     name = jobset["metadata"]["name"]
     assert at.coordinator == f"{name}-{replicated['name']}-0-0.{name}:{at.port}"
     rule = job["podFailurePolicy"]["rules"][0]["onExitCodes"]
-    assert rule["values"] == [cluster.LOST, 143] and rule["containerName"] == container["name"]
+    assert rule["values"] == [watch.LOST, 143] and rule["containerName"] == container["name"]
     assert container["command"] == ["python", "-m", "launch.train"] and job["backoffLimit"] == 0
 
 
 def test_the_slurm_template_requeues_what_goes_on():
     script = (Path(__file__).parents[2] / "launch/slurm/train.sbatch").read_text()
-    assert f"{cluster.LOST} | 143)" in script and "-m launch.train" in script
+    assert f"{watch.LOST} | 143)" in script and "-m launch.train" in script

@@ -6,44 +6,16 @@ Hardware: any CPU with 2 cores.
 Result:   val_gain_db and the measures of collapse in runs/tiny_distill_10s/metrics.jsonl.
 """
 
-import dataclasses
-
 import ml_collections
 
-from relic_jax.config import PrecisionConfig, RelicConfig, to_config_dict
-from relic_jax.train.stage import DistillOptions, TrainConfig
+from configs import tiny_distill_5s
+from relic_jax.config import RelicConfig, to_config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
-    model = dataclasses.replace(RelicConfig.tiny(), precision=PrecisionConfig("bfloat16", "float32")).stretched(80)
-    return to_config_dict(
-        TrainConfig(
-            stage="distill",
-            model=model,
-            data="data/train_latents",
-            data_val="data/val_latents",
-            init_from="runs/tiny_distill_5s",
-            steps=150,
-            batch=16,
-            frames=157,
-            balance_actions=True,
-            learning_rate=5e-5,
-            warmup=0,
-            schedule="constant",
-            betas=(0.0, 0.999),
-            clip=10.0,
-            ema=0.99,
-            log_every=10,
-            sample_every=50,
-            save_every=25,
-            distill=DistillOptions(
-                vae="runs/tiny_vae_fine",
-                teacher="runs/tiny_teacher_10s",
-                teacher_dit=RelicConfig.tiny().stretched(40).dit,
-                critic_learning_rate=5e-5,
-                micro_batch=4,
-                ema_start=0,
-            ),
-        )
-    )
+    cfg = tiny_distill_5s.get_config()
+    cfg.update(init_from="runs/tiny_distill_5s", steps=150, frames=157)
+    cfg.distill.update(teacher="runs/tiny_teacher_10s", micro_batch=4, ema_start=0)
+    cfg.distill.teacher_dit = to_config_dict(RelicConfig.tiny().stretched(40).dit)
+    return cfg

@@ -16,34 +16,16 @@ Hardware: any CPU with 2 cores.
 Result:   val_gain_db in runs/tiny_teacher_20s/metrics.jsonl. It stays: the student starts from it and is judged by it.
 """
 
-import dataclasses
-
 import ml_collections
 
-from relic_jax.config import PrecisionConfig, RelicConfig, to_config_dict
-from relic_jax.train.stage import TeacherOptions, TrainConfig
+from configs import tiny_teacher_10s
+from relic_jax.config import RelicConfig, to_config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
-    model = dataclasses.replace(RelicConfig.tiny(), precision=PrecisionConfig("bfloat16", "float32"))
-    return to_config_dict(
-        TrainConfig(
-            stage="teacher",
-            model=model.stretched(80),
-            data="data/train_latents_20s",
-            data_val="data/val_latents_20s",
-            init_from="runs/tiny_teacher_10s",
-            steps=300,
-            batch=2,
-            frames=317,
-            balance_actions=True,
-            optimizer="muon",
-            warmup=20,
-            learning_rate=1e-3,
-            ema=0.99,
-            sample_every=100,
-            save_every=50,
-            teacher=TeacherOptions(vae="runs/tiny_vae_fine", pose_drop=0.3),
-        )
-    )
+    cfg = tiny_teacher_10s.get_config()
+    cfg.update(data="data/train_latents_20s", data_val="data/val_latents_20s", init_from="runs/tiny_teacher_10s")
+    cfg.update(steps=300, batch=2, frames=317)
+    cfg.model.dit = to_config_dict(RelicConfig.tiny().stretched(80).dit)
+    return cfg

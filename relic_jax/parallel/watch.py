@@ -120,7 +120,7 @@ def _listen(count: int, beats: dict[str, Any]) -> None:
         for index, (beat, when) in heard.items():
             newest = beats["all"].get(f"{_BEATS}{index}", "")
             heard[index] = (newest, now) if newest != beat or newest == _DONE else (beat, when)
-            if now - when > SILENT_S and newest == beat != _DONE:
+            if now - when > SILENT_S and newest == beat:
                 leave(LOST, _lost(f"process {index} has not been heard of for {SILENT_S} s and is lost"))
 
 

@@ -80,3 +80,14 @@ def divided(mesh, x):
 def relative_error(ours, expected):
     ours, expected = np.asarray(ours), np.asarray(expected)
     return np.abs(ours - expected).max() / np.abs(expected).max()
+
+
+def check_same(found, expected):
+    """Every scalar and every leaf of a state within 1e-5 of one device's."""
+    (state, scalars), (trees, values) = found, expected
+    for name, value in values.items():
+        assert relative_error(scalars[name], value) < 1e-5, name
+    for name, tree in trees.items():
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        for (path, theirs), ours in zip(leaves, jax.tree.leaves(state.trees()[name]), strict=True):
+            assert relative_error(ours, theirs) < 1e-5, (name, jax.tree_util.keystr(path))

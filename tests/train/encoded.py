@@ -74,3 +74,22 @@ def write(folder: Path, cfg: RelicConfig, length: int, clips: int = 4) -> None:
     shards.finish(split.directory, latents.features(cfg), "test")
     weights.save_safetensors(str(folder / "vae.safetensors"), random_params(vae.VAE, cfg.vae))
     weights.save_safetensors(str(folder / "student.safetensors"), random_params(DiT, cfg.dit))
+
+
+class Stopping:
+    """Batches that end in an interruption after `count`, as a kill would."""
+
+    def __init__(self, batches, count):
+        self._batches, self._left = batches, count
+
+    def __next__(self):
+        if not self._left:
+            raise KeyboardInterrupt
+        self._left -= 1
+        return next(self._batches)
+
+    def get_state(self):
+        return self._batches.get_state()
+
+    def set_state(self, state):
+        self._batches.set_state(state)

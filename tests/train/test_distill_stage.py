@@ -140,7 +140,7 @@ def test_resumes_exactly(data, tmp_path):
     result = loop.train(cfg, stages.make(cfg), straight)
     assert result["steps"] == 4 and result["loss"] > 0
     stopped = stages.make(cfg)
-    object.__setattr__(stopped, "batches", lambda seed, part: _Stopping(stages.make(cfg).batches(seed, part), 3))
+    object.__setattr__(stopped, "batches", lambda seed, part: encoded.Stopping(stages.make(cfg).batches(seed, part), 3))
     with pytest.raises(KeyboardInterrupt):  # stops hard at the fourth batch, after the checkpoint of step 2
         loop.train(cfg, stopped, halved)
     loop.train(cfg, stages.make(cfg), halved)
@@ -150,25 +150,6 @@ def test_resumes_exactly(data, tmp_path):
     assert {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
     assert set(collapse.LIMITS) <= rows[0].keys()
     assert list((straight / "samples").glob("*.png"))
-
-
-class _Stopping:
-    """Batches that end in an interruption, as a kill would."""
-
-    def __init__(self, batches, count):
-        self._batches, self._left = batches, count
-
-    def __next__(self):
-        if not self._left:
-            raise KeyboardInterrupt
-        self._left -= 1
-        return next(self._batches)
-
-    def get_state(self):
-        return self._batches.get_state()
-
-    def set_state(self, state):
-        self._batches.set_state(state)
 
 
 def test_mean_over_micro_batches():

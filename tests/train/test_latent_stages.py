@@ -15,6 +15,7 @@ from relic_jax.train import causal, loop, metrics, teacher
 from relic_jax.train import clips as train_clips
 from relic_jax.train import stage as stages
 from tests.small import random_bundle
+from tests.train import encoded
 
 MODEL = dataclasses.replace(
     RelicConfig.tiny(),
@@ -88,32 +89,13 @@ def test_trains_and_resumes_exactly(data, name, tmp_path):
     begun = stages.make(cfg)
     stopped = dataclasses.replace(begun, cfg=cfg)
     with pytest.raises(KeyboardInterrupt):  # stops hard at the third batch, after the checkpoint of step 2
-        object.__setattr__(stopped, "batches", lambda seed, part: _Stopping(begun.batches(seed, part), 2))
+        object.__setattr__(stopped, "batches", lambda seed, part: encoded.Stopping(begun.batches(seed, part), 2))
         loop.train(cfg, stopped, halved)
     loop.train(cfg, stages.make(cfg), halved)
     assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
     rows = metrics.read(straight)
     assert {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
     assert list((straight / "samples").glob("*.png"))
-
-
-class _Stopping:
-    """Batches that end in an interruption, as a kill would."""
-
-    def __init__(self, batches, count):
-        self._batches, self._left = batches, count
-
-    def __next__(self):
-        if not self._left:
-            raise KeyboardInterrupt
-        self._left -= 1
-        return next(self._batches)
-
-    def get_state(self):
-        return self._batches.get_state()
-
-    def set_state(self, state):
-        self._batches.set_state(state)
 
 
 @pytest.mark.parametrize("name", ["teacher", "causal"])

@@ -74,7 +74,7 @@ def test_trains_and_resumes_exactly(data, compress, tmp_path):
         """Its batches end in an interruption, as a kill would end them, after the checkpoint of step 2."""
 
         def batches(self, *arguments):
-            return _Stopping(super().batches(*arguments), 2)
+            return encoded.Stopping(super().batches(*arguments), 2)
 
     with pytest.raises(KeyboardInterrupt):
         loop.train(cfg, Killed(stage.cfg, stage.vae, stage.held_out), halved)
@@ -82,23 +82,6 @@ def test_trains_and_resumes_exactly(data, compress, tmp_path):
     assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
     rows = metrics.read(straight)
     assert {"loss", "loss_last_block"} <= rows[0].keys() and {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
-
-
-class _Stopping:
-    def __init__(self, batches, count):
-        self._batches, self._left = batches, count
-
-    def __next__(self):
-        if not self._left:
-            raise KeyboardInterrupt
-        self._left -= 1
-        return next(self._batches)
-
-    def get_state(self):
-        return self._batches.get_state()
-
-    def set_state(self, state):
-        self._batches.set_state(state)
 
 
 def test_regresses_on_where_the_trajectory_ends(data, monkeypatch):

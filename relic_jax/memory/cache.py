@@ -95,7 +95,7 @@ def write_window(
     start = lay.memory + (block % lay.window_blocks) * lay.tokens_per_block
 
     def put(buffer: Array, values: Array) -> Array:
-        return jax.lax.dynamic_update_slice_in_dim(buffer, values.astype(buffer.dtype), start, axis=2)
+        return jax.lax.dynamic_update_slice_in_dim(buffer, _stored(values, buffer), start, axis=2)
 
     return dataclasses.replace(cache, k=put(cache.k, k), v=put(cache.v, v))
 
@@ -113,7 +113,7 @@ def write_pending(cache: Cache, lay: Layout, block: Int[Array, ""], k: Array, v:
     slot = block % lay.window_blocks
 
     def put(buffer: Array, values: Array) -> Array:
-        return jax.lax.dynamic_update_index_in_dim(buffer, values.astype(buffer.dtype), slot, axis=2)
+        return jax.lax.dynamic_update_index_in_dim(buffer, _stored(values, buffer), slot, axis=2)
 
     return dataclasses.replace(cache, pending_k=put(cache.pending_k, k), pending_v=put(cache.pending_v, v))
 
@@ -144,7 +144,15 @@ def write_memory(
 
     def put(buffer: Array, values: Array) -> Array:
         for place, source in zip(places, sources, strict=True):
-            buffer = buffer.at[:, :, place].set(values[:, :, source].astype(buffer.dtype), mode="drop")
+            buffer = buffer.at[:, :, place].set(_stored(values[:, :, source], buffer), mode="drop")
         return buffer
 
     return dataclasses.replace(cache, k=put(cache.k, k), v=put(cache.v, v))
+
+
+def _stored(values: Array, buffer: Array) -> Array:
+    """Values in the cache's dtype; E4M3 has no infinity, so what is beyond its largest number becomes that number."""
+    if buffer.dtype.itemsize == 1:
+        largest = jnp.finfo(buffer.dtype).max.astype(values.dtype)
+        values = jnp.clip(values, -largest, largest)
+    return values.astype(buffer.dtype)

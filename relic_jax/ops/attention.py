@@ -69,12 +69,14 @@ def _xla(
     v: Float[Array, "B S K D"],
     kv_ranges: Int[Array, "2 2"] | Int[Array, "B 2 2"] | None,
 ) -> Partial:
-    """Products in k's dtype with float32 accumulation; softmax in float32.
+    """Products in k's dtype (in q's where that has one byte) with float32 accumulation; softmax in float32.
 
     Logits beyond `_LOGITS` are made, and made again in the backward pass, a slice of the queries after the other.
     """
     batch, queries, heads, width = q.shape
     keys = k.shape[1]
+    if k.dtype.itemsize == 1:
+        k, v = k.astype(q.dtype), v.astype(q.dtype)
     valid = None
     if kv_ranges is not None:
         valid = jnp.broadcast_to(valid_keys(kv_ranges, keys), (batch, keys))

@@ -11,6 +11,7 @@ import pytest
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses as camera_poses
 from relic_jax.config import DiTConfig, MemoryConfig, PrecisionConfig, RelicConfig, StreamConfig, TextConfig
+from relic_jax.memory import cache as memory_cache
 from relic_jax.memory.layout import layout
 from relic_jax.models import rope
 from relic_jax.models.dit import DiT, grid_angles, patchify
@@ -153,6 +154,26 @@ def test_memory_reaches_what_the_window_has_lost(compress):
     a, b = (jax.random.normal(jax.random.key(i), (1, 2, 8, 12, 16)) for i in range(2))
     for mode in ("relic", "full"):
         assert jnp.abs(later(mode, a) - later(mode, b)).max() > 1e-3
+
+
+@pytest.mark.parametrize(("mode", "compress"), [("relic", "latent"), ("relic", "kv"), ("full", "latent")])
+def test_an_fp8_cache_changes_little(mode, compress):
+    """Blocks 3 to 6 attend to memory and window; E4M3 rounds a number by 1/16 at most, and attention averages."""
+    exact = config(mode, compress)
+    coarse = dataclasses.replace(exact, precision=PrecisionConfig(compute="float32", cache="float8_e4m3fn"))
+    (_, expected), (state, latents) = run(exact, 7), run(coarse, 7)
+    assert all(leaf.dtype == jnp.float8_e4m3fn for leaf in jax.tree.leaves(state.cache))
+    error = jnp.linalg.norm(latents - expected) / jnp.linalg.norm(expected)
+    assert 0 < error < 0.01
+
+
+def test_an_fp8_cache_stores_what_is_too_large_as_its_largest():
+    cfg = dataclasses.replace(config(), precision=PrecisionConfig(compute="float32", cache="float8_e4m3fn"))
+    lay = layout(cfg)
+    values = jnp.full((DIT.layers, 1, lay.tokens_per_block, DIT.heads, DIT.head_dim), 1000.0).at[..., 0].set(-1000.0)
+    cache = memory_cache.write_window(memory_cache.init(cfg, lay, 1), lay, jnp.int32(0), values, values / 1000)
+    k, v = memory_cache.read_window(cache, lay, jnp.int32(0))
+    assert (k[..., 1:] == 448).all() and (k[..., 0] == -448).all() and (v[..., 0] == -1).all()
 
 
 def test_window_mode_has_no_memory():

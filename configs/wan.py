@@ -8,12 +8,14 @@ Weights come from `python -m weights_convert` (its docstring): weights/<size>/di
 """
 
 from relic_jax.config import RelicConfig, latents_of
-from relic_jax.train.stage import OdeOptions, TeacherOptions, TrainConfig
+from relic_jax.train.stage import DistillOptions, OdeOptions, TeacherOptions, TrainConfig
 from relic_jax.train.trajectories import TrajectoryConfig
 
 SIZES = {"wan_1_3b": RelicConfig.wan_1_3b(), "wan_14b": RelicConfig.wan_14b()}
 FRAMES = {5: 81, 10: 157, 20: 317}
 STEPS = {5: 5000, 10: 1000, 20: 4000}  # of the teacher (SPEC 3)
+ROLLOUT = {5: 77, 10: 157, 20: 317}  # frames of whole blocks of latents
+DISTILL_STEPS = {5: 250, 10: 150, 20: 150}  # SPEC 6
 LONGEST = 20  # seconds
 
 VAE = "weights/vae"
@@ -27,6 +29,19 @@ _COMMON = dict(
     recompute=True,
     sample_every=500,
     save_every=250,
+)
+
+
+# Of distillation, from the Self-Forcing lineage (SPEC 6).
+_DISTILL = dict(
+    batch=64,
+    learning_rate=2e-6,
+    warmup=0,
+    betas=(0.0, 0.999),
+    clip=10.0,
+    ema=0.99,
+    sample_every=50,
+    save_every=25,
 )
 
 
@@ -78,4 +93,32 @@ def ode(size: str, *, batch: int, mesh: str) -> TrainConfig:
         mesh=mesh,
         ode=OdeOptions(vae=VAE, pose_drop=0.0),
         **_COMMON,
+    )
+
+
+def distill(size: str, seconds: int, *, micro_batch: int, mesh: str) -> TrainConfig:
+    """One stretch of distillation: from stage `ode`, then from the stretch before, judged by the teacher of its length.
+
+    RoPE is the student's own at every length, stretched to 20 s; each teacher keeps that of its length.
+    """
+    before = {5: f"runs/{size}_ode", 10: f"runs/{size}_distill_5s", 20: f"runs/{size}_distill_10s"}
+    teachers = {5: f"runs/{size}_teacher", 10: f"runs/{size}_teacher_10s", 20: f"runs/{size}_teacher_20s"}
+    return TrainConfig(
+        stage="distill",
+        model=model(size, LONGEST),
+        data="data/latents",
+        init_from=before[seconds],
+        steps=DISTILL_STEPS[seconds],
+        frames=ROLLOUT[seconds],
+        balance_actions=True,
+        mesh=mesh,
+        distill=DistillOptions(
+            vae=VAE,
+            teacher=teachers[seconds],
+            teacher_dit=model(size, seconds).dit,
+            critic_learning_rate=4e-7,
+            micro_batch=micro_batch,
+            ema_start=200 if seconds == 5 else 0,
+        ),
+        **{**_COMMON, **_DISTILL},
     )

@@ -11,7 +11,7 @@ launch/kubernetes/train.yaml start it, or COORDINATOR_ADDRESS, NUM_PROCESSES and
 that has lost another exits with 75: all started again go on from the newest checkpoint.
 
 A config of stage `ode_data` trains nothing: it writes the teacher's trajectories to the workdir, a data set for
-stage `ode`, and goes on with the shards that are missing.
+stage `ode`, and goes on with the shards that are missing. On several hosts each makes its share of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import jax
 from absl import flags
 
 from launch import cli
-from relic_jax.errors import InputError
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.parallel import cluster, watch
 from relic_jax.train import collapse, loop, stage, trajectories
 
@@ -37,20 +37,19 @@ _JSON = flags.DEFINE_string("json", None, "file for the result: steps, loss, ...
 def main(argv: Sequence[str]) -> int:
     del argv
     at = cluster.place()
-    writes_data = flags.FLAGS.config.get("stage") == "ode_data"
+    if flags.FLAGS.config.get("stage") == "ode_data":
+        return write(*checked(trajectories.TrajectoryConfig), Part(at.index, at.count) if at else WHOLE)
     if at is not None:
-        if writes_data:
-            raise InputError("stage ode_data runs in one process")
         cluster.join(at)
-    cfg, workdir = cluster.together(lambda: checked(writes_data))
+    cfg, workdir = cluster.together(lambda: checked(stage.TrainConfig))
     cluster.check_same("configuration", repr(cfg))
     cluster.check_shared(workdir)
-    return write(cfg, workdir) if writes_data else train(cfg, workdir)
+    return train(cfg, workdir)
 
 
-def checked(writes_data: bool) -> tuple[stage.TrainConfig | trajectories.TrajectoryConfig, Path]:
+def checked[T](kind: type[T]) -> tuple[T, Path]:
     """The configuration and the workdir that the flags name."""
-    cfg = cli.load_config(trajectories.TrajectoryConfig if writes_data else stage.TrainConfig)
+    cfg = cli.load_config(kind)
     workdir = cli.writable_directory(_WORKDIR.value)
     if _JSON.value:
         cli.check_writable(_JSON.value)
@@ -76,10 +75,10 @@ def train(cfg: stage.TrainConfig, workdir: Path) -> int:
     return 0
 
 
-def write(cfg: trajectories.TrajectoryConfig, workdir: Path) -> int:
-    """The same for a data set."""
+def write(cfg: trajectories.TrajectoryConfig, workdir: Path, part: Part) -> int:
+    """The same for a data set. Several processes divide its shards, and need not be joined for that."""
     begun = time.perf_counter()
-    clips, made = trajectories.write(cfg, workdir)
+    clips, made = trajectories.write(cfg, workdir, part)
     wall_s = time.perf_counter() - begun
     print(f"ode_data: {clips} trajectories in {workdir}; {made} made in {wall_s:.1f} s")
     if _JSON.value:

@@ -8,12 +8,14 @@ import dataclasses
 import json
 import os
 import pathlib
+import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import array_record.python.array_record_module as array_record
 import tensorflow_datasets as tfds
 
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.errors import InputError
 
 SHARD_RECORDS = 16
@@ -39,9 +41,10 @@ class Split:
     def path(self, shard: int) -> pathlib.Path:
         return self.directory / f"clips-{self.name}.array_record-{shard:05d}-of-{len(self.shards):05d}"
 
-    def missing(self) -> list[int]:
-        """The shards still to be written."""
-        return [shard for shard in range(len(self.shards)) if not self.path(shard).exists()]
+    def missing(self, part: Part = WHOLE) -> list[int]:
+        """The shards still to be written, or those of them that fall to one of several processes."""
+        every = range(part.index, len(self.shards), part.count)
+        return [shard for shard in every if not self.path(shard).exists()]
 
     def write(self, shard: int, features: tfds.features.FeaturesDict, records: Iterable[Mapping[str, Any]]) -> None:
         """Writes a shard, which has its name only when it is whole."""
@@ -75,7 +78,7 @@ def claim(split: Split, made: Mapping[str, Any]) -> None:
                     f"{key}={plan.get(key)!r}; choose another directory or split"
                 )
         path = split.directory / _PLAN
-        temporary = path.with_name(f".{_PLAN}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{_PLAN}.{uuid.uuid4().hex}.tmp")  # processes on several hosts may do this at once
         temporary.write_text(json.dumps(plans | {split.name: plan}, indent=1) + "\n")
         temporary.rename(path)
     except OSError as error:

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from relic_jax.data import shards
+from relic_jax.data.part import WHOLE, Part
 
 _POLL_SECONDS = 0.2
 _ENVIRONMENT = {
@@ -41,11 +42,12 @@ class Job(Protocol):
         """Makes and writes one shard; calls `done` after each record."""
 
 
-def write(split: shards.Split, job: Job, workers: int) -> int:
-    """Makes what is missing of a split, with a progress bar, and the data set's metadata.
+def write(split: shards.Split, job: Job, workers: int, part: Part = WHOLE) -> int:
+    """Makes what is missing of a split, with a progress bar, and the data set's metadata once nothing is.
 
     Args:
       workers: processes; with 1 the work is done in this one.
+      part: which of the shards, where several hosts share the work. They need not know of each other.
 
     Returns:
       How many records were made; those that were there already are not counted.
@@ -54,15 +56,17 @@ def write(split: shards.Split, job: Job, workers: int) -> int:
       InputError: see `shards.claim`.
     """
     shards.claim(split, job.made_from)
-    missing = split.missing()
+    missing = split.missing(part)
     total = sum(len(split.shards[i]) for i in missing)
-    with tqdm.tqdm(total=split.records, initial=split.records - total, unit="clip", desc=split.name) as bar:
+    records = sum(len(shard) for shard in split.shards[part.index :: part.count])
+    with tqdm.tqdm(total=records, initial=records - total, unit="clip", desc=split.name) as bar:
         if workers == 1:
             for shard in missing:
                 job.write(split, shard, bar.update)
         else:
             _spread(split, job, missing, workers, bar)
-    shards.finish(split.directory, job.features, job.description)
+    if not split.missing():
+        shards.finish(split.directory, job.features, job.description)
     return total
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from relic_jax.config import ConfigError, DiTConfig, RelicConfig, first_difference, from_config_dict, latents_of
 from relic_jax.data import latents, loader, shards, workers
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.diffusion import flow
 from relic_jax.errors import InputError
 from relic_jax.models import module
@@ -43,7 +46,7 @@ class TrajectoryConfig:
     data: str  # folder of encoded clips: the pictures, and what conditions them
     frames: int  # video frames of a trajectory
     clips: int  # trajectories; where there are fewer encoded clips, these come again with other noise
-    batch: int = 1  # that are made together
+    batch: int = 1  # that are made together, on as many of a process's devices as divide it
     guidance: float = 4.0  # on the text; actions and poses are always given
     steps: int = 48  # of Euler's method
     shift: float = 5.0
@@ -77,11 +80,14 @@ class TrajectoryConfig:
         return self.steps * (1 - level / (self.shift - (self.shift - 1) * level))  # `flow.shift` undone
 
 
-def write(cfg: TrajectoryConfig, directory: Path) -> tuple[int, int]:
+def write(cfg: TrajectoryConfig, directory: Path, part: Part = WHOLE) -> tuple[int, int]:
     """Makes what is missing of the data set in `directory`, shard by shard.
 
+    Args:
+      part: which of the shards, where several hosts share the work; the last to end completes the data set.
+
     Returns:
-      How many trajectories there are, and how many of them were made now.
+      How many trajectories there are, and how many of them were made here and now.
 
     Raises:
       ConfigError: `frames` is not 4 L + 1.
@@ -99,7 +105,7 @@ def write(cfg: TrajectoryConfig, directory: Path) -> tuple[int, int]:
     params = jax.tree.map(np.asarray, cast_kernels(params, cfg.model.precision.compute))
     processes = cfg.workers or (len(workers.cores()) if jax.default_backend() == "cpu" else 1)
     split = shards.Split(directory, "train", cfg.clips)
-    return cfg.clips, workers.write(split, Trajectories(cfg, params), processes)
+    return cfg.clips, workers.write(split, Trajectories(cfg, params), processes, part)
 
 
 def check_teacher(path: str, dit: DiTConfig, frames: int, field: str = "config.model.dit") -> None:
@@ -158,9 +164,15 @@ class Trajectories:
             }
         )
 
+    @functools.cached_property
+    def _mesh(self) -> Mesh:
+        """This process's devices, as many as divide what is made together."""
+        devices = jax.local_devices()
+        return Mesh(np.array(devices[: math.gcd(self.cfg.batch, len(devices))]), ("data",))
+
     def write(self, split: shards.Split, shard: int, done: Callable[[], None]) -> None:
         """Makes and writes one shard; calls `done` after each record."""
-        params = jax.tree.map(jnp.asarray, self.params)
+        params = jax.device_put(self.params, NamedSharding(self._mesh, PartitionSpec()))
 
         def records() -> Iterator[dict[str, Any]]:
             numbers = split.shards[shard]
@@ -177,7 +189,8 @@ class Trajectories:
         padded = [*numbers, *[numbers[-1]] * (self.cfg.batch - len(numbers))]  # one shape, one compilation
         given = [clips[number % len(clips)] for number in padded]
         batch = {name: np.stack([clip[name] for clip in given]) for name in loader.LATENT_FIELDS}
-        end, path = jax.device_get(_solve(params, self.cfg, batch, np.asarray(padded)))
+        rows = NamedSharding(self._mesh, PartitionSpec("data"))
+        end, path = jax.device_get(_solve(params, self.cfg, *jax.device_put((batch, np.asarray(padded)), rows)))
         return [
             {
                 **{name: clip[name] for name in ("rotations", "positions", "actions", "unit", "seed")},

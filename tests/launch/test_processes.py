@@ -10,12 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from relic_jax.models import weights
 from relic_jax.parallel import watch
 from relic_jax.train import checkpoint, loop
 from tests.launch import toy_config, toy_host
+from tests.train.toy import Toy
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1100)
@@ -171,10 +174,27 @@ def test_other_ways_to_lose_a_process(tmp_path, number, lost):
             {},
             "mesh data=8 needs 8 device(s), there are 4: the sizes of its axes must multiply to that",
         ),
+        (
+            ["--config.mesh=rows=4"],
+            {},
+            "mesh 'rows=4': 'rows' is no axis, expected some of data, fsdp, seq, tensor as in seq=4",
+        ),
+        (
+            ["--config.mesh=data=4", "--config.batch=6"],
+            {},
+            "a batch of 6 can't be divided over data=4 x fsdp=1 devices: expected a multiple of 4",
+        ),
+        (
+            ["--config.mesh=data=4", "--config.init_from=FOLDER/wider.safetensors"],
+            {},
+            "FOLDER/wider.safetensors doesn't fit the config: hidden.b has shape (40,), expected shape (32,)",
+        ),
         (["--config.mesh=data=4"], {"TOY_UNREADABLE": "1,0"}, "process 1: clip 7 is unreadable"),
     ],
 )
 def test_bad_input_is_said_alike_by_all(tmp_path, arguments, environment, sentence):
+    weights.save_safetensors(str(tmp_path / "wider.safetensors"), Toy(width=40).init(jax.random.key(0)))
+    arguments, sentence = ([text.replace("FOLDER", str(tmp_path)) for text in x] for x in (arguments, [sentence]))
     with Job(tmp_path / "job", tmp_path / "run", 2, *arguments, **environment) as job:
         assert job.wait() == [2, 2], job.said(0)
-        assert [job.errors(index) for index in range(2)] == [[f"error: {sentence}"]] * 2
+        assert [job.errors(index) for index in range(2)] == [[f"error: {sentence[0]}"]] * 2

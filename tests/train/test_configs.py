@@ -40,7 +40,20 @@ def test_each_stage_begins_where_the_last_one_ended(size):
     assert runs["ode_data"].kept == (0, 12, 24, 36)
 
 
-CHAIN = sorted([*CONFIGS.glob("*_teacher*.py"), *CONFIGS.glob("*_ode*.py")])
+@pytest.mark.parametrize("size", SIZES)
+def test_distillation_goes_through_the_lengths(size):
+    student = load(f"{size}_ode")[1].model.dit
+    before = f"runs/{size}_ode"
+    for seconds, teacher in (("_5s", "teacher"), ("_10s", "teacher_10s"), ("_20s", "teacher_20s")):
+        run, judge = load(f"{size}_distill{seconds}")[1], load(f"{size}_{teacher}")[1]
+        assert run.init_from == before and run.model.dit == student
+        assert run.distill.teacher == f"runs/{size}_{teacher}"
+        assert (run.distill.teacher_dit or student) == judge.model.dit and run.frames <= judge.frames
+        assert latents_of(run.frames) % run.model.stream.block == 0 and run.distill.generator_every == 5
+        before = f"runs/{size}_distill{seconds}"
+
+
+CHAIN = sorted(path for stage in ("teacher", "ode", "distill") for path in CONFIGS.glob(f"*_{stage}*.py"))
 
 
 @pytest.mark.parametrize("path", CHAIN, ids=lambda path: path.stem)

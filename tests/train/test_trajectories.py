@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from relic_jax.config import ConfigError, frames_of
 from relic_jax.data import loader, shards
+from relic_jax.data.part import Part
 from relic_jax.diffusion import flow
 from relic_jax.errors import InputError
 from relic_jax.models import module, weights
@@ -137,6 +138,16 @@ def test_trajectories_do_not_depend_on_what_they_are_made_with(data, whole, tmp_
         np.testing.assert_allclose(
             np.float32(ours[number]["trajectory"]), np.float32(theirs[number]["trajectory"]), atol=2e-2
         )
+
+
+def test_hosts_share_the_shards(data, whole, tmp_path, monkeypatch):
+    """Three shards for two hosts; the last to end completes the data set."""
+    monkeypatch.setattr(shards, "SHARD_RECORDS", 2)
+    assert trajectories.write(config(data), tmp_path, Part(0, 2)) == (5, 3)
+    assert len(contents(tmp_path)) == 2 and not (tmp_path / "dataset_info.json").exists()
+    assert trajectories.write(config(data), tmp_path, Part(1, 2)) == (5, 2)
+    assert contents(tmp_path) == contents(whole)
+    assert len(tfds.builder_from_directory(tmp_path).as_data_source("train")) == 5
 
 
 @pytest.mark.slow

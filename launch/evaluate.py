@@ -39,9 +39,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", str(Path(relic_jax.__file__).parent / "assets" / "tiny"), "folder of the model"
 )
 _SCENES = flags.DEFINE_integer("scenes", None, "how many held-out scenes (world: 32, revisit: 64)", lower_bound=1)
-_MODELS = flags.DEFINE_list(
-    "models", [], "revisit: MEMORY=FOLDER of each; relic, window, full, relic_kv"
-)
+_MODELS = flags.DEFINE_list("models", [], "revisit: MEMORY=FOLDER of each; relic, window, full, relic_kv")
 _WAYS = flags.DEFINE_list("ways", list(revisit_evaluation.PLAIN), "revisit: kinds of ways, taken in turn")
 _SCENE_SEED = flags.DEFINE_integer("scene_seed", 900_000_000, "the first scene; training data has others")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the noise")

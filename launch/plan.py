@@ -9,7 +9,8 @@ The real jitted function is compiled for that many real devices (`relic_jax.para
 it is read: its memory, and its instructions with how often each runs. Needs JAX's CUDA plugin, the extra `cuda12` or
 `cuda13`, and no driver.
 
-Tasks: `stream`, a block with full memory; `teacher`, `ode`, `distill`, a training step; `vae`, decoding a block.
+Tasks: `stream`, a block with full memory; `teacher`, `ode`, `distill`, a training step; `ode_data`, trajectories from
+beginning to end; `vae`, decoding a block.
 --config describes a model, or a training run: then its mesh, batch, frames, optimizer and steps are what is compiled,
 unless flags say otherwise. --batch is what one call has on all devices, for a model by default one sample for each
 device of `data` and `fsdp`. --sweep tries every mesh of as many devices and ranks them.
@@ -46,10 +47,11 @@ from relic_jax.errors import InputError
 from relic_jax.parallel import hardware
 from relic_jax.parallel.mesh import MeshShape
 from relic_jax.train.stage import TrainConfig
+from relic_jax.train.trajectories import TrajectoryConfig
 
 _DEVICE = flags.DEFINE_string("device", "h100", f"what to compile for: {', '.join(hardware.GPUS)}")
 _MESH = flags.DEFINE_string("mesh", "", "axes of the mesh, as in fsdp=8,seq=4; empty: one device")
-_TASK = flags.DEFINE_string("task", "stream", "what runs: stream, teacher, ode, distill or vae")
+_TASK = flags.DEFINE_string("task", "stream", "what runs: stream, teacher, ode_data, ode, distill or vae")
 _BATCH = flags.DEFINE_integer("batch", None, "samples a call, on all devices", lower_bound=1)
 _SWEEP = flags.DEFINE_bool("sweep", False, "try every mesh of as many devices")
 _JSON = flags.DEFINE_string("json", None, "file for the figures")
@@ -61,14 +63,16 @@ def main(argv: Sequence[str]) -> int:
     from launch import plan_report
     from launch.plan_tasks import TASKS
 
-    cfg: RelicConfig | TrainConfig = cli.load_config(TrainConfig if "stage" in flags.FLAGS.config else RelicConfig)
+    kinds = {None: RelicConfig, "ode_data": TrajectoryConfig}
+    cfg: RelicConfig | TrainConfig | TrajectoryConfig = cli.load_config(
+        kinds.get(flags.FLAGS.config.get("stage"), TrainConfig)
+    )
     if _JSON.value:
         cli.check_writable(_JSON.value)
     if _TASK.value not in TASKS:
         raise InputError(f"--task={_TASK.value} is not one of {', '.join(TASKS)}")
-    run = cfg if isinstance(cfg, TrainConfig) else None
-    gpu, shape = hardware.find(_DEVICE.value), MeshShape.parse(_MESH.value or (run.mesh if run else ""))
-    batch = _BATCH.value or (run.batch if run else None)
+    gpu, shape = hardware.find(_DEVICE.value), MeshShape.parse(_MESH.value or getattr(cfg, "mesh", ""))
+    batch = _BATCH.value or getattr(cfg, "batch", None)
     if _SWEEP.value:
         figures = plan_report.sweep(cfg, _TASK.value, gpu, shape.devices, batch)
     else:

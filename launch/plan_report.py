@@ -10,21 +10,19 @@ from typing import Any
 import jax
 
 from launch import plan_tasks
-from relic_jax.config import RelicConfig
 from relic_jax.errors import InputError
 from relic_jax.ops.attention import LOGITS
 from relic_jax.parallel import hlo
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.hardware import GPU, absent_devices
 from relic_jax.parallel.mesh import MeshShape
-from relic_jax.train.stage import TrainConfig
 
 Figures = dict[str, bool | int | float | str]
 _BOUNDS = ("bound", "fused_bound")
 
 
 def measure(
-    cfg: RelicConfig | TrainConfig, task: str, gpu: GPU, shape: MeshShape, devices: Sequence[Any], batch: int | None
+    cfg: plan_tasks.Config, task: str, gpu: GPU, shape: MeshShape, devices: Sequence[Any], batch: int | None
 ) -> Figures:
     """Compiles a task for these devices and reads what came out.
 
@@ -93,7 +91,7 @@ def _times(found: hlo.Program, gpu: GPU) -> dict[str, float]:
     return times | {"bound_s": max(times.values()), "fused_bound_s": max(fused.values())}
 
 
-def sweep(cfg: RelicConfig | TrainConfig, task: str, gpu: GPU, devices: int, batch: int | None) -> Figures:
+def sweep(cfg: plan_tasks.Config, task: str, gpu: GPU, devices: int, batch: int | None) -> Figures:
     """Every mesh of so many devices, what fits first, then by the bound; the best's figures, and a few of each.
 
     Raises:

@@ -22,7 +22,7 @@ from relic_jax.parallel import halo
 from relic_jax.parallel.mesh import MeshShape
 from relic_jax.parallel.rules import SERVING, check_batch
 from relic_jax.stream import rollout, sharded
-from relic_jax.train import loop
+from relic_jax.train import loop, trajectories
 from relic_jax.train import optimizer as optimizers
 from relic_jax.train import sharded as train_sharded
 from relic_jax.train.distill import DistillStage
@@ -30,8 +30,12 @@ from relic_jax.train.latent_stage import LatentStage
 from relic_jax.train.ode import OdeStage
 from relic_jax.train.stage import DistillOptions, OdeOptions, State, TeacherOptions, TrainConfig
 from relic_jax.train.teacher import TeacherStage
+from relic_jax.train.trajectories import TrajectoryConfig
 
 _ITERATIONS = 4000  # of a training run that only a model's config describes; the paper's 20 s teacher (SPEC 3)
+
+
+Config = RelicConfig | TrainConfig | TrajectoryConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Program:
     dear_every: int = 1  # calls: the others leave the longest branch out
 
 
-def stream(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int) -> Program:
+def stream(cfg: Config, mesh: Mesh, batch: int) -> Program:
     """A block of `stream.step`, memory full."""
     cfg = _model(cfg)
     weights = _placed(mesh, _serving_weights(cfg), sharded.weight_specs(mesh, cfg))
@@ -63,17 +67,17 @@ def stream(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int) -> Program:
     return Program(sharded.step(mesh, cfg, batch), arguments, kinds, "block", frames=batch * frames)
 
 
-def teacher(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int) -> Program:
+def teacher(cfg: Config, mesh: Mesh, batch: int) -> Program:
     """A step of stage `teacher`: loss, gradient, AdamW, moving average."""
     return _supervised(cfg, mesh, batch, TeacherStage, "teacher", teacher=TeacherOptions())
 
 
-def ode(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int) -> Program:
+def ode(cfg: Config, mesh: Mesh, batch: int) -> Program:
     """A step of stage `ode`: hybrid forcing on trajectories of the whole horizon."""
     return _supervised(cfg, mesh, batch, OdeStage, "ode", ode=OdeOptions())
 
 
-def distill(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int) -> Program:
+def distill(cfg: Config, mesh: Mesh, batch: int) -> Program:
     """A step of stage `distill`: rollout, critic's update, and the student's by replay."""
     each = mesh.shape["data"] * mesh.shape["fsdp"]
     run = _run(cfg, mesh, batch, "distill", betas=(0.0, 0.999), warmup=0, distill=DistillOptions(micro_batch=each))
@@ -99,9 +103,26 @@ def distill(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int) -> Program:
     )
 
 
-def _supervised(
-    cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int, kind: type[LatentStage], name: str, **options: Any
-) -> Program:
+def ode_data(cfg: Config, mesh: Mesh, batch: int) -> Program:
+    """All steps of a few of the teacher's trajectories, which the devices divide."""
+    if isinstance(cfg, TrainConfig):
+        raise InputError(f"the config describes stage {cfg.stage}, the task is ode_data")
+    if isinstance(cfg, RelicConfig):
+        cfg = TrajectoryConfig("ode_data", cfg, "", "", frames_of(cfg.memory.horizon), clips=1)
+    check_batch(batch, mesh.shape)
+    weights = _placed(mesh, _serving_weights(cfg.model), PartitionSpec())
+    samples = _placed(mesh, _clips(cfg.model, cfg.frames, batch), SERVING.spec(("batch",)))
+    numbers = _placed(mesh, jax.ShapeDtypeStruct((batch,), jnp.int32), SERVING.spec(("batch",)))
+    return Program(
+        jax.jit(lambda params, clips, numbers: trajectories.solve(params, cfg, clips, numbers)),
+        (weights, samples, numbers),
+        {"weights": weights, "batch": samples},
+        "batch",
+        frames=batch * cfg.frames,
+    )
+
+
+def _supervised(cfg: Config, mesh: Mesh, batch: int, kind: type[LatentStage], name: str, **options: Any) -> Program:
     run = _run(cfg, mesh, batch, name, **options)
     stage = kind(run, {}, {})
     optimizer = optimizers.make(run, stage.decay_mask({}))
@@ -111,9 +132,9 @@ def _supervised(
     return Program(step, (state, samples), kinds, "step", calls=run.steps)
 
 
-def _run(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int, name: str, **options: Any) -> TrainConfig:
+def _run(cfg: Config, mesh: Mesh, batch: int, name: str, **options: Any) -> TrainConfig:
     """The run that a config describes, or one of the whole horizon for a model alone."""
-    if isinstance(cfg, TrainConfig):
+    if not isinstance(cfg, RelicConfig):
         if cfg.stage != name:
             raise InputError(f"the config describes stage {cfg.stage}, the task is {name}")
         return dataclasses.replace(cfg, batch=batch, mesh=_text(mesh))
@@ -129,12 +150,13 @@ def _state(
     """A run's state and a batch, placed, and both by what they are."""
     trees = train_sharded.abstract(shapes, stage, optimizer, mesh)
     count = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
-    samples = _placed(mesh, _clips(cfg), SERVING.spec(("batch",)))
+    clips = _clips(cfg.model, cfg.frames, cfg.batch, points=cfg.stage == "ode")
+    samples = _placed(mesh, clips, SERVING.spec(("batch",)))
     kinds = {"weights": trees["params"], "ema": trees["ema"], "optimizer": trees["opt_state"], "batch": samples}
     return State(**trees, step=count), samples, kinds
 
 
-def decode(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int) -> Program:
+def decode(cfg: Config, mesh: Mesh, batch: int) -> Program:
     """The VAE's decoder on the latents of one block, columns divided over `seq`."""
     cfg = _model(cfg)
     check_batch(batch, mesh.shape)
@@ -156,7 +178,7 @@ def decode(cfg: RelicConfig | TrainConfig, mesh: Mesh, batch: int) -> Program:
 
 
 TASKS: dict[str, Callable[..., Program]] = {
-    "stream": stream, "teacher": teacher, "ode": ode, "distill": distill, "vae": decode,
+    "stream": stream, "teacher": teacher, "ode_data": ode_data, "ode": ode, "distill": distill, "vae": decode,
 }  # fmt: skip
 
 
@@ -172,6 +194,8 @@ def meshes(task: str, devices: int) -> list[MeshShape]:
     ]
     if task == "stream":
         return [shape for shape in shapes if shape.data == shape.fsdp == 1]
+    if task == "ode_data":
+        return [shape for shape in shapes if shape.data == devices]
     if task == "vae":
         return [shape for shape in shapes if shape.seq == devices]
     return [shape for shape in shapes if shape.data == 1]  # copies of the optimizer's state gain nothing
@@ -187,8 +211,8 @@ def device_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
-def _model(cfg: RelicConfig | TrainConfig) -> RelicConfig:
-    return cfg.model if isinstance(cfg, TrainConfig) else cfg
+def _model(cfg: Config) -> RelicConfig:
+    return cfg if isinstance(cfg, RelicConfig) else cfg.model
 
 
 def _text(mesh: Mesh) -> str:
@@ -199,9 +223,8 @@ def _serving_weights(cfg: RelicConfig) -> Any:
     return jax.eval_shape(partial(cast_kernels, dtype=cfg.precision.compute), module.abstract(DiT, cfg.dit))
 
 
-def _clips(cfg: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch of `data.loader.latent_batches`."""
-    model, frames = cfg.model, cfg.frames
+def _clips(model: RelicConfig, frames: int, batch: int, points: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of `data.loader.latent_batches`; `points` are those of a trajectory."""
     shapes = {
         "latents": (latents_of(frames), *model.latent_size, model.dit.latent_channels),
         "text": (model.text.length, model.text.dim),
@@ -210,10 +233,10 @@ def _clips(cfg: TrainConfig) -> dict[str, jax.ShapeDtypeStruct]:
         "positions": (frames, 3),
         "unit": (),
     }
-    if cfg.stage == "ode":
+    if points:
         times = len(model.stream.timesteps)
         shapes["trajectory"], shapes["timesteps"] = (shapes["latents"][0], times, *shapes["latents"][1:]), (times,)
-    return {name: jax.ShapeDtypeStruct((cfg.batch, *shape), jnp.float32) for name, shape in shapes.items()}
+    return {name: jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for name, shape in shapes.items()}
 
 
 def _placed(mesh: Mesh, tree: Any, specs: Any) -> Any:

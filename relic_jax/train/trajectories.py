@@ -190,7 +190,7 @@ class Trajectories:
         given = [clips[number % len(clips)] for number in padded]
         batch = {name: np.stack([clip[name] for clip in given]) for name in loader.LATENT_FIELDS}
         rows = NamedSharding(self._mesh, PartitionSpec("data"))
-        end, path = jax.device_get(_solve(params, self.cfg, *jax.device_put((batch, np.asarray(padded)), rows)))
+        end, path = jax.device_get(solve(params, self.cfg, *jax.device_put((batch, np.asarray(padded)), rows)))
         return [
             {
                 **{name: clip[name] for name in ("rotations", "positions", "actions", "unit", "seed")},
@@ -204,7 +204,7 @@ class Trajectories:
 
 
 @functools.partial(jax.jit, static_argnames="cfg")
-def _solve(
+def solve(
     params: Params, cfg: TrajectoryConfig, batch: dict[str, Array], numbers: Int[Array, "B"]
 ) -> tuple[Float[Array, "B L H W C"], Float[Array, "B L S H W C"]]:
     """Where the trajectories of these numbers end, and where they are at the timesteps that are kept."""

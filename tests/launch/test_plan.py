@@ -19,6 +19,7 @@ from relic_jax.parallel import hardware, hlo
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.exchange import bytes_per_block
 from relic_jax.parallel.mesh import MeshShape
+from relic_jax.train.trajectories import TrajectoryConfig
 from tests.parallel.meshes import CFG, untyped
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +104,15 @@ def test_training_state_of_1_3b_width_holds_to_its_numbers(task):
     assert held == expected
 
 
+def test_trajectories_are_made_apart_and_cost_by_the_step():
+    few, many = (
+        measure(TrajectoryConfig("ode_data", CFG, "", "", 33, 2, steps=steps), "ode_data", "data=2", batch=2)
+        for steps in (4, 8)
+    )
+    assert many["flops"] == pytest.approx(2 * few["flops"], rel=0.05) and few["weights_bytes"] == many["weights_bytes"]
+    assert not [key for key in few if key.startswith("collectives.")] and few["bound_fps"] == 66 / few["bound_s"]
+
+
 def test_links_are_as_slow_as_the_slowest():
     """32 devices are four machines of eight: a rail each between machines."""
 
@@ -133,7 +143,7 @@ def test_meshes_worth_trying():
     ("arguments", "sentence"),
     [
         (["--device=tpu"], "device 'tpu' is not one of a100, h100, h200, b200"),
-        (["--task=cook"], "--task=cook is not one of stream, teacher, ode, distill, vae"),
+        (["--task=cook"], "--task=cook is not one of stream, teacher, ode_data, ode, distill, vae"),
         (["--mesh=seq=4,rows=2"], "'rows' is no axis, expected some of data, fsdp, seq, tensor"),
     ],
 )

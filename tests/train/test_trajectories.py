@@ -78,7 +78,7 @@ def test_end_is_where_the_teachers_own_sampler_arrives(data):
     key = jax.random.fold_in(jax.random.key(cfg.seed), number)
     sample = jax.jit(teacher.TeacherStage(train, {}, {}).generate)
     expected = sample(params, batch["latents"][:, 0], conditions(batch, MODEL), key)
-    end, path = trajectories._solve(params, cfg, batch, np.array([number]))
+    end, path = trajectories.solve(params, cfg, batch, np.array([number]))
     np.testing.assert_allclose(end, expected, atol=1e-4)
     np.testing.assert_array_equal(end[:, 0], batch["latents"][:, 0])
     noise = jax.random.normal(key, path.shape[:2] + path.shape[3:])
@@ -114,7 +114,7 @@ def test_records_read_back(data, whole):
 
 def test_stopped_and_resumed_is_the_same_data_set(data, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_RECORDS", 2)
-    solve, calls = trajectories._solve, []
+    solve, calls = trajectories.solve, []
 
     def stopped(*arguments):
         calls.append(1)
@@ -123,7 +123,7 @@ def test_stopped_and_resumed_is_the_same_data_set(data, whole, tmp_path, monkeyp
         return solve(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trajectories, "_solve", stopped)
+        patch.setattr(trajectories, "solve", stopped)
         trajectories.write(config(data), tmp_path)
     assert len(contents(tmp_path)) == 1
     assert trajectories.write(config(data), tmp_path) == (5, 3)
@@ -165,7 +165,7 @@ def test_two_processes_write_the_same(data, tmp_path):
 
 def test_bad_input_before_any_compile(data, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_RECORDS", 2)
-    monkeypatch.delattr(trajectories, "_solve")
+    monkeypatch.delattr(trajectories, "solve")
     with pytest.raises(ConfigError, match="timesteps has 937.5, which is none of the timesteps of config.steps=6"):
         config(data, steps=6)
     with pytest.raises(ConfigError, match="config.clips=0 must be at least 1"):

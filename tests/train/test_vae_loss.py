@@ -67,9 +67,9 @@ def test_gradient_steps_lower_the_loss():
 
 def test_decoder_only_leaves_the_encoder_alone_and_counts_decibels():
     weights = VAEOptions(mse=0.0, kl=0.0, log_mse=0.3, decoder_only=True)
-    (value, metrics), grads = jax.jit(
-        lambda p, k: jax.value_and_grad(loss, has_aux=True)(p, CFG, VIDEO, k, weights)
-    )(fresh(), jax.random.key(2))
+    (value, metrics), grads = jax.jit(lambda p, k: jax.value_and_grad(loss, has_aux=True)(p, CFG, VIDEO, k, weights))(
+        fresh(), jax.random.key(2)
+    )
     np.testing.assert_allclose(value, metrics["l1"] + 0.3 * np.log10(metrics["mse"]), rtol=1e-5)
     for half in ("encoder", "quant_conv"):
         assert not any(np.any(g) for g in jax.tree.leaves(grads[half]))

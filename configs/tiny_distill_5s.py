@@ -1,6 +1,6 @@
 """The tiny model's student, distilled on its own video: first 5 s, judged by the teacher of 5 s.
 
-Data:     that of configs/tiny_teacher.py, runs/tiny_teacher and runs/tiny_ode
+Data:     that of configs/tiny_causal_long.py, runs/tiny_teacher_5s and runs/tiny_ode
 Command:  python -m launch.train --config=configs/tiny_distill_5s.py --workdir=runs/tiny_distill_5s
 Hardware: any CPU with 2 cores.
 Result:   val_gain_db and the measures of collapse in runs/tiny_distill_5s/metrics.jsonl.
@@ -21,8 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
         TrainConfig(
             stage="distill",
             model=model,
-            data="data/train_latents",
-            data_val="data/val_latents",
+            data="data/train_large_latents",
+            data_val="data/val_latents_last",
             init_from="runs/tiny_ode",
             steps=250,
             batch=16,
@@ -38,8 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
             sample_every=50,
             save_every=25,
             distill=DistillOptions(
-                vae="runs/tiny_vae_fine",
-                teacher="runs/tiny_teacher",
+                vae="runs/tiny_vae_last",
+                teacher="runs/tiny_teacher_5s",
                 teacher_dit=RelicConfig.tiny().dit,
                 critic_learning_rate=5e-5,
                 micro_batch=8,

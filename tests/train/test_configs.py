@@ -12,6 +12,7 @@ from relic_jax.train.trajectories import TrajectoryConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SIZES = {"tiny": RelicConfig.tiny(), "wan_1_3b": RelicConfig.wan_1_3b(), "wan_14b": RelicConfig.wan_14b()}
+FIRST = {"tiny": "teacher_5s", "wan_1_3b": "teacher", "wan_14b": "teacher"}
 SECONDS = {"_5s": 81, "_10s": 157, "_20s": 317}
 
 
@@ -25,14 +26,17 @@ def load(name):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_each_stage_begins_where_the_last_one_ended(size):
-    runs = {name: load(f"{size}_{name}")[1] for name in ("teacher", "teacher_10s", "teacher_20s", "ode_data", "ode")}
-    before = {"teacher_10s": "teacher", "teacher_20s": "teacher_10s", "ode": "teacher_20s"}
+    first = FIRST[size]
+    runs = {name: load(f"{size}_{name}")[1] for name in (first, "teacher_10s", "teacher_20s", "ode_data", "ode")}
+    # The tiny student starts block-causal, from the model that its first teacher started from too.
+    start = "causal_long" if size == "tiny" else "teacher_20s"
+    before = {"teacher_10s": first, "teacher_20s": "teacher_10s", "ode": start}
     for name, predecessor in before.items():
         assert runs[name].init_from == f"runs/{size}_{predecessor}"
     assert runs["ode"].data == f"runs/{size}_ode_data" and runs["ode_data"].teacher == f"runs/{size}_teacher_20s"
     assert runs["ode"].model.dit == runs["ode_data"].model.dit == runs["teacher_20s"].model.dit
     assert runs["ode"].model.stream == runs["ode_data"].model.stream
-    for name, seconds in (("teacher", "_5s"), ("teacher_10s", "_10s"), ("teacher_20s", "_20s")):
+    for name, seconds in ((first, "_5s"), ("teacher_10s", "_10s"), ("teacher_20s", "_20s")):
         run = runs[name]
         assert run.frames == SECONDS[seconds] and run.model.dit.dim == SIZES[size].dit.dim
         assert run.model.dit.yarn_scale == pytest.approx(max(1, latents_of(run.frames) / 21))
@@ -44,7 +48,7 @@ def test_each_stage_begins_where_the_last_one_ended(size):
 def test_distillation_goes_through_the_lengths(size):
     student = load(f"{size}_ode")[1].model.dit
     before = f"runs/{size}_ode"
-    for seconds, teacher in (("_5s", "teacher"), ("_10s", "teacher_10s"), ("_20s", "teacher_20s")):
+    for seconds, teacher in (("_5s", FIRST[size]), ("_10s", "teacher_10s"), ("_20s", "teacher_20s")):
         run, judge = load(f"{size}_distill{seconds}")[1], load(f"{size}_{teacher}")[1]
         assert run.init_from == before and run.model.dit == student
         assert run.distill.teacher == f"runs/{size}_{teacher}"

@@ -14,6 +14,6 @@ from configs import tiny_vae_last
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
     cfg = tiny_vae_last.get_config()
-    cfg.update(init_from="runs/tiny_vae_last", steps=6000, learning_rate=1.5e-3, sample_every=1000, save_every=500)
+    cfg.update(init_from="runs/tiny_vae_last", steps=4500, learning_rate=1.5e-3, sample_every=500, save_every=500)
     cfg.vae.update(mse=0.0, log_mse=0.3, decoder_only=True)
     return cfg

@@ -33,6 +33,8 @@ class CausalStage(LatentStage):
         block, window = cfg.stream.block, cfg.memory.window
         count = clean.shape[0]
         clean_blocks = jax.random.randint(keys[1], (count,), 0, (clean.shape[1] - window) // block + 1)
+        opening = jax.random.bernoulli(jax.random.fold_in(keys[1], 0), options.opening, (count,))
+        clean_blocks = jnp.where(opening, 0, clean_blocks)
         index = clean_blocks[:, None] * block + jnp.arange(window)
         target = jnp.take_along_axis(clean, index[..., None, None, None], axis=1)
         picture = index == 0

@@ -65,6 +65,7 @@ class CausalOptions:
     text_drop: float = 0.1
     pose_drop: float = 0.1
     context_noise: float = 0.15  # the clean context gets noise of a level up to this, half of the time
+    opening: float = 0.0  # share of the samples whose noisy blocks are the clip's first, besides those drawn evenly
 
 
 @dataclasses.dataclass(frozen=True)

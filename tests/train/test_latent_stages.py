@@ -120,6 +120,26 @@ def test_picture_takes_no_part_in_the_loss(data, name, monkeypatch):
     assert (levels[0][:, 0] == 0).all() and (levels[0][:, 1:] > 0).all()
 
 
+@pytest.mark.parametrize("opening", [0.0, 0.5, 1.0])
+def test_the_opening_is_drawn_as_often_as_asked(data, opening, monkeypatch):
+    """Windows of 2 of 4 blocks begin at blocks 0, 1 or 2; an even draw gives each a third."""
+    options = stages.CausalOptions(vae=str(data / "vae.safetensors"), opening=opening)
+    made = stages.make(config(data, "causal", batch=4, causal=options))
+    batch = {k: jnp.asarray(v) for k, v in next(made.batches(0)).items()}
+    drawn = []
+
+    def velocity(*arguments, **_):
+        drawn.extend(np.asarray(arguments[8]))
+        return jnp.zeros_like(arguments[3])
+
+    monkeypatch.setattr(causal, "noisy_velocity", velocity)
+    for key in range(100):
+        made.loss({}, batch, jax.random.key(key))
+    first = opening + (1 - opening) / 3
+    expected = np.array([first, (1 - first) / 2, (1 - first) / 2])
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), expected, atol=0.08)
+
+
 def test_conditions_rescale_positions_to_the_streams_unit():
     batch = {
         "text": jnp.zeros((1, 2, 3)),

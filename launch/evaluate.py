@@ -28,7 +28,7 @@ from absl import flags
 import relic_jax
 from launch import cli
 from relic_jax import video
-from relic_jax.config import RelicConfig
+from relic_jax.config import MEMORIES, RelicConfig
 from relic_jax.errors import InputError
 from relic_jax.evaluate import revisit as revisit_evaluation
 from relic_jax.evaluate import world as world_evaluation
@@ -46,12 +46,6 @@ _SEED = flags.DEFINE_integer("seed", 0, "seed of the noise")
 _OUT = flags.DEFINE_string("out", "out/evaluate", "folder for pictures")
 _JSON = flags.DEFINE_string("json", None, "file for the figures")
 
-_MEMORIES = {
-    "relic": {"mode": "relic"},
-    "window": {"mode": "window"},
-    "full": {"mode": "full"},
-    "relic_kv": {"mode": "relic", "compress": "kv"},
-}
 _SHOWN = 6  # scenes in the picture
 _FRAMES = (0, 8, 16, 24, 32)
 _ROWS = {"truth": "truth", "right": "right", "mirrored": "mirrored", "right_no_pose": "no pose"}
@@ -138,12 +132,12 @@ def revisit(argv: Sequence[str]) -> None:
 def _models(cfg: RelicConfig) -> dict[str, bundle.Bundle]:
     """The model of each kind of memory."""
     given = dict(item.partition("=")[::2] for item in _MODELS.value)
-    wrong = [name for name in given if name not in _MEMORIES]
+    wrong = [name for name in given if name not in MEMORIES]
     if wrong:
-        raise InputError(f"--models: {wrong[0]!r} is no kind of memory; expected {', '.join(_MEMORIES)}")
+        raise InputError(f"--models: {wrong[0]!r} is no kind of memory; expected {', '.join(MEMORIES)}")
     folders = given or dict.fromkeys(("relic", "window", "full"), _CHECKPOINT.value)
     return {
-        name: bundle.load(folder, dataclasses.replace(cfg, memory=dataclasses.replace(cfg.memory, **_MEMORIES[name])))
+        name: bundle.load(folder, dataclasses.replace(cfg, memory=dataclasses.replace(cfg.memory, **MEMORIES[name])))
         for name, folder in folders.items()
     }
 

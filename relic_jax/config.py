@@ -221,6 +221,15 @@ class MemoryConfig:
         )
 
 
+# The kinds of memory that are compared with each other, as changes to a `MemoryConfig`.
+MEMORIES = {
+    "relic": {"mode": "relic"},
+    "window": {"mode": "window"},
+    "full": {"mode": "full"},
+    "relic_kv": {"mode": "relic", "compress": "kv"},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
     """Few-step block-causal generation (SPEC 4)."""

@@ -1,11 +1,12 @@
 """Every configuration file of the training chain describes a run, and the runs fit together."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
 import pytest
 
-from relic_jax.config import RelicConfig, from_config_dict, latents_of
+from relic_jax.config import MEMORIES, ConfigError, MemoryConfig, RelicConfig, from_config_dict, latents_of
 from relic_jax.models.rope import temporal_frequencies
 from relic_jax.train.stage import TrainConfig
 from relic_jax.train.trajectories import TrajectoryConfig
@@ -29,7 +30,7 @@ def test_each_stage_begins_where_the_last_one_ended(size):
     first = FIRST[size]
     runs = {name: load(f"{size}_{name}")[1] for name in (first, "teacher_10s", "teacher_20s", "ode_data", "ode")}
     # The tiny student starts block-causal, from the model that its first teacher started from too.
-    start = "causal_long" if size == "tiny" else "teacher_20s"
+    start = "causal_last" if size == "tiny" else "teacher_20s"
     before = {"teacher_10s": first, "teacher_20s": "teacher_10s", "ode": start}
     for name, predecessor in before.items():
         assert runs[name].init_from == f"runs/{size}_{predecessor}"
@@ -74,3 +75,16 @@ def test_five_seconds_are_wans_own_positions_and_twenty_are_stretched():
     five, twenty = (temporal_frequencies(model.stretched(length).dit) for length in (21, 80))
     assert (five == temporal_frequencies(RelicConfig().dit)).all()
     assert twenty[0] == five[0] and twenty[-1] == pytest.approx(five[-1] * 21 / 80)
+
+
+def test_kinds_of_memory_differ_in_nothing_else():
+    module, _ = load("tiny_memory")
+    runs = [from_config_dict(TrainConfig, module.get_config(memory)) for memory in MEMORIES]
+    kinds = {(run.model.memory.mode, run.model.memory.compress) for run in runs}
+    assert kinds == {("relic", "latent"), ("window", "latent"), ("full", "latent"), ("relic", "kv")}
+    same = dataclasses.replace(runs[0].model, memory=MemoryConfig())
+    for run in runs:
+        model = dataclasses.replace(run.model, memory=MemoryConfig())
+        assert dataclasses.replace(run, model=model) == dataclasses.replace(runs[0], model=same)
+    with pytest.raises(ConfigError, match="'none' is not one of relic, window, full, relic_kv"):
+        module.get_config("none")

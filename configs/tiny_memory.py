@@ -1,0 +1,28 @@
+"""The tiny model with each kind of memory, from one start and with one budget: what launch.evaluate revisit compares.
+
+The start, configs/tiny_causal_opening.py, ends on clips that fit the window, so that none of the kinds was in use last.
+
+Data:     that of configs/tiny_causal_long.py, and runs/tiny_causal_opening
+Command:  for m in relic window full relic_kv; do
+              python -m launch.train --config=configs/tiny_memory.py:$m --workdir=runs/tiny_memory_$m
+          done
+Hardware: any CPU with 2 cores.
+Result:   python -m launch.export bundle ... of each, then
+          python -m launch.evaluate revisit --models=relic=DIR,window=DIR,full=DIR,relic_kv=DIR; see BENCHMARKS.md.
+"""
+
+import ml_collections
+
+from configs import tiny_causal_last
+from relic_jax.config import MEMORIES, ConfigError
+
+
+def get_config(memory: str = "relic") -> ml_collections.ConfigDict:
+    """A `relic_jax.train.stage.TrainConfig`. `memory` is one of `MEMORIES`."""
+    if memory not in MEMORIES:
+        raise ConfigError(f"configs/tiny_memory.py:{memory}: {memory!r} is not one of {', '.join(MEMORIES)}")
+    cfg = tiny_causal_last.get_config()
+    cfg.model.memory.update(MEMORIES[memory])
+    cfg.update(steps=1000)
+    cfg.causal.opening = 0.2
+    return cfg

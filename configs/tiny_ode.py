@@ -1,6 +1,6 @@
 """The tiny model's student, its start: the 20 s teacher's trajectories regressed at four timesteps, block-causal.
 
-Data:     runs/tiny_ode_data, runs/tiny_causal_last, and the held-out clips of configs/tiny_teacher_20s.py
+Data:     runs/tiny_ode_data, runs/tiny_causal_20s, and the held-out clips of configs/tiny_teacher_20s.py
 Command:  python -m launch.train --config=configs/tiny_ode.py --workdir=runs/tiny_ode
 Hardware: any CPU with 2 cores.
 Result:   val_gain_db of four-step streaming in runs/tiny_ode/metrics.jsonl; distillation starts from here.
@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
             model=model.stretched(80),
             data="runs/tiny_ode_data",
             data_val="data/val_latents_20s",
-            init_from="runs/tiny_causal_last",
+            init_from="runs/tiny_causal_20s",
             steps=800,
             batch=4,
             frames=317,

@@ -18,6 +18,7 @@ from relic_jax.models import weights
 from relic_jax.parallel import watch
 from relic_jax.train import checkpoint, loop
 from tests.launch import toy_config, toy_host
+from tests.train import encoded
 from tests.train.toy import Toy
 
 ROOT = Path(__file__).parents[2]
@@ -198,3 +199,43 @@ def test_bad_input_is_said_alike_by_all(tmp_path, arguments, environment, senten
     with Job(tmp_path / "job", tmp_path / "run", 2, *arguments, **environment) as job:
         assert job.wait() == [2, 2], job.said(0)
         assert [job.errors(index) for index in range(2)] == [[f"error: {sentence[0]}"]] * 2
+
+
+DISTILL = """
+from relic_jax.config import frames_of, to_config_dict
+from relic_jax.train.stage import DistillOptions, TrainConfig
+from tests.train import encoded
+
+
+def get_config():
+    student = "FOLDER/student.safetensors"
+    return to_config_dict(
+        TrainConfig(
+            stage="distill", model=encoded.model(), data="FOLDER/clips", data_val="FOLDER/clips", init_from=student,
+            steps=4, batch=4, frames=frames_of(6), learning_rate=1e-4, warmup=0, schedule="constant",
+            betas=(0.0, 0.999), mesh="data=2,fsdp=2", log_every=1, sample_every=100, save_every=2,
+            distill=DistillOptions(
+                vae="FOLDER/vae.safetensors", teacher=student, critic_learning_rate=1e-4, generator_every=2,
+                micro_batch=4,
+            ),
+        )
+    )
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_distil_as_one_does(tmp_path):
+    """Student, critic and teacher divided over the devices of both; the student learns at steps 2 and 4."""
+    encoded.write(tmp_path, encoded.model(), 6)
+    config = tmp_path / "config.py"
+    config.write_text(DISTILL.replace("FOLDER", str(tmp_path)))
+    for count in (1, 2):
+        devices = f"--xla_force_host_platform_device_count={4 // count}"
+        workdir = tmp_path / f"run{count}"
+        with Job(tmp_path / f"job{count}", workdir, count, f"--config={config}", XLA_FLAGS=devices) as job:
+            assert job.wait(1000) == [0] * count, job.said(0)[-3000:]
+    one, two = rows(tmp_path / "run1"), rows(tmp_path / "run2")
+    assert [row["step"] for row in one] == [1, 2, 3, 4] and "dmd_gradient" in one[1] and "dmd_gradient" not in one[0]
+    for row, other in zip(one, two, strict=True):
+        assert row.keys() == other.keys()
+        np.testing.assert_allclose(list(row.values()), list(other.values()), rtol=1e-4, err_msg=str(row["step"]))

@@ -30,10 +30,13 @@ def test_each_stage_begins_where_the_last_one_ended(size):
     first = FIRST[size]
     runs = {name: load(f"{size}_{name}")[1] for name in (first, "teacher_10s", "teacher_20s", "ode_data", "ode")}
     # The tiny student starts block-causal, from the model that its first teacher started from too.
-    start = "causal_last" if size == "tiny" else "teacher_20s"
+    start = "causal_20s" if size == "tiny" else "teacher_20s"
     before = {"teacher_10s": first, "teacher_20s": "teacher_10s", "ode": start}
     for name, predecessor in before.items():
         assert runs[name].init_from == f"runs/{size}_{predecessor}"
+    if size == "tiny":
+        student = load("tiny_causal_20s")[1]
+        assert student.model.dit == runs["ode"].model.dit and student.frames == runs["ode"].frames
     assert runs["ode"].data == f"runs/{size}_ode_data" and runs["ode_data"].teacher == f"runs/{size}_teacher_20s"
     assert runs["ode"].model.dit == runs["ode_data"].model.dit == runs["teacher_20s"].model.dit
     assert runs["ode"].model.stream == runs["ode_data"].model.stream

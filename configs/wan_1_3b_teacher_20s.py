@@ -3,7 +3,8 @@
 Data:     data/latents (configs/wan.py says how it is made), and runs/wan_1_3b_teacher_10s
 Command:  python -m launch.train --config=configs/wan_1_3b_teacher_20s.py --workdir=runs/wan_1_3b_teacher_20s
 Hardware: 32 x H100 80 GB, mesh fsdp=8,seq=4.
-Memory:   45.5 GiB a device, by python -m launch.plan --config=configs/wan_1_3b_teacher_20s.py --device=h100 --task=teacher
+Memory:   45.5 GiB a device, by
+          python -m launch.plan --config=configs/wan_1_3b_teacher_20s.py --device=h100 --task=teacher
 Result:   not run. 4000 iterations, as the paper has them; the weights stay, they judge rollouts of 20 s.
 """
 

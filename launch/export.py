@@ -30,6 +30,7 @@ from relic_jax.models import bundle as bundles
 from relic_jax.models import module, tokenizer, weights
 from relic_jax.train import checkpoint, metrics
 
+_PANELS = 5  # of `curves` in a row
 _OUT = flags.DEFINE_string(
     "out", None, "weights: the file to write; bundle: the folder, which must be new", required=True
 )
@@ -85,10 +86,14 @@ def draw_curves(argv: Sequence[str]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    size = {"figsize": (3.6 * len(rows), 2.8), "layout": "constrained"}
-    _, panels = pyplot.subplots(1, len(rows), squeeze=False, **size)
-    for panel, name, lines in zip(panels[0], _RUNS.value, rows, strict=True):
-        _draw(panel, Path(name).name, lines)
+    columns = min(len(rows), _PANELS)
+    lines = -(-len(rows) // columns)
+    size = {"figsize": (3.6 * columns, 2.8 * lines), "layout": "constrained"}
+    _, panels = pyplot.subplots(lines, columns, squeeze=False, **size)
+    for panel in panels.flat[len(rows) :]:
+        panel.remove()
+    for panel, name, run in zip(panels.flat, _RUNS.value, rows, strict=False):
+        _draw(panel, Path(name).name, run)
     pyplot.savefig(_OUT.value, dpi=110)
     print(f"{_OUT.value}: {len(rows)} runs")
 
@@ -108,7 +113,7 @@ def _draw(panel: Any, title: str, rows: list[dict[str, int | float]]) -> None:
     width = max(1, len(losses) // 100)  # smooth enough to see where it goes
     means = np.convolve(losses, np.ones(width) / width, "valid")
     panel.plot(steps[width - 1 :], means, color="tab:grey", linewidth=0.9)
-    panel.set(title=title, xlabel="step", yscale="log")
+    panel.set(title=title, xlabel="step", yscale="log" if means.min() > 0 else "linear")  # one in decibels is negative
     panel.set_ylabel("loss", color="tab:grey")
     held_out = [row for row in rows if any(name.startswith("val_") for name in row)]
     for name in [name for name in (held_out[-1] if held_out else {}) if name.startswith("val_")][-1:]:

@@ -13,7 +13,7 @@ EXTRAS := serve eval data convert test
 # What `make demo` films: the bundled picture, a sentence, and the keys (key, dash, frames).
 PICTURE := relic_jax/assets/demo/room.png
 PROMPT := a medium room with striped blue walls, a checked orange floor and a cream ceiling, five pictures on the walls
-ACTIONS := w-16,l-48,j-48,d-24,a-24
+ACTIONS := w-16,l-48,j-48,d-24,a-23
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_HTTP_TIMEOUT ?= 120

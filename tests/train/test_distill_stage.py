@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from relic_jax.config import ConfigError, frames_of, from_config_dict, latents_of
 from relic_jax.errors import InputError
@@ -22,6 +21,7 @@ from relic_jax.train import collapse, distill, loop, metrics, replay
 from relic_jax.train import stage as stages
 from tests.train import encoded
 
+pytestmark = pytest.mark.usefixtures("compile_once")
 ROOT = Path(__file__).parents[2]
 LATENTS = 6  # three blocks: the last one has memory
 FRAMES = frames_of(LATENTS)
@@ -39,23 +39,6 @@ def data(tmp_path_factory):
     weights.save_safetensors(str(folder / "teacher.safetensors"), encoded.random_params(DiT, TEACHER), of_teacher)
     weights.save_safetensors(str(folder / "critic.safetensors"), encoded.random_params(DiT, CRITIC, seed=1))
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """Runs that differ only in where they stop share their compiled programs, which LLVM needn't try hard at."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in options}
-    for values in (options, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is options:
-            yield
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from relic_jax.train import stage as stages
 from tests.small import random_bundle
 from tests.train import encoded
 
+pytestmark = pytest.mark.usefixtures("compile_once")
 MODEL = dataclasses.replace(
     RelicConfig.tiny(),
     video=VideoConfig(height=32, width=48),

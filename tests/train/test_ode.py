@@ -16,6 +16,7 @@ from tests.train import encoded
 
 LATENTS = 8
 FRAMES = frames_of(LATENTS)
+pytestmark = pytest.mark.usefixtures("compile_once")
 MODEL = encoded.model()
 
 

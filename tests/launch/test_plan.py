@@ -133,6 +133,16 @@ def test_what_does_not_fit_is_said_so():
     assert figures["bound_fps"] == 8 / figures["bound_s"]
 
 
+def test_sweep_names_the_fastest_mesh_that_fits(monkeypatch, capsys):
+    monkeypatch.setattr(plan_report, "absent_devices", lambda gpu, shape: jax.devices()[: shape.devices])
+    with untyped():
+        best = plan_report.sweep(CFG, "stream", H100, 2, None)
+    bounds = {mesh: best[f"{mesh}.bound_s"] for mesh in ("seq=2", "tensor=2")}
+    assert best["mesh"] == min(bounds, key=bounds.get) and best["bound_s"] == min(bounds.values())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == sorted(bounds, key=bounds.get)
+
+
 def test_meshes_worth_trying():
     assert {str(s) for s in plan_tasks.meshes("stream", 4)} == {"seq=4", "seq=2,tensor=2", "tensor=4"}
     assert [str(s) for s in plan_tasks.meshes("vae", 4)] == ["seq=4"]

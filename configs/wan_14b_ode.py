@@ -3,7 +3,8 @@
 Data:     runs/wan_14b_ode_data, runs/wan_14b_teacher_20s, and held-out clips in data/latents_val
 Command:  python -m launch.train --config=configs/wan_14b_ode.py --workdir=runs/wan_14b_ode
 Hardware: 64 x H100 80 GB, mesh fsdp=64; at most 31,200 tokens a clip, a quarter of the clip's.
-Memory:   not estimated yet.
+Memory:   57.2 GiB a device, by
+          python -m launch.plan --config=configs/wan_14b_ode.py --device=h100 --task=ode
 Result:   not run. Distillation starts from here.
 """
 

@@ -3,7 +3,8 @@
 Data:     data/latents (configs/wan.py says how it is made), and runs/wan_14b_teacher
 Command:  python -m launch.train --config=configs/wan_14b_teacher_10s.py --workdir=runs/wan_14b_teacher_10s
 Hardware: 64 x H100 80 GB, mesh fsdp=32,seq=2.
-Memory:   not estimated yet.
+Memory:   45.7 GiB a device, by
+          python -m launch.plan --config=configs/wan_14b_teacher_10s.py --device=h100 --task=teacher
 Result:   not run. 1000 iterations, as the paper has them; the weights stay, they judge rollouts of 10 s.
 """
 

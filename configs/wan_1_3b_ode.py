@@ -3,7 +3,8 @@
 Data:     runs/wan_1_3b_ode_data, runs/wan_1_3b_teacher_20s, and held-out clips in data/latents_val
 Command:  python -m launch.train --config=configs/wan_1_3b_ode.py --workdir=runs/wan_1_3b_ode
 Hardware: 32 x H100 80 GB, mesh fsdp=32; at most 31,200 tokens a clip, a quarter of the clip's.
-Memory:   not estimated yet.
+Memory:   37.1 GiB a device, by
+          python -m launch.plan --config=configs/wan_1_3b_ode.py --device=h100 --task=ode
 Result:   not run. Distillation starts from here.
 """
 

@@ -195,10 +195,11 @@ def test_other_ways_to_lose_a_process(tmp_path, number, lost):
 )
 def test_bad_input_is_said_alike_by_all(tmp_path, arguments, environment, sentence):
     weights.save_safetensors(str(tmp_path / "wider.safetensors"), Toy(width=40).init(jax.random.key(0)))
-    arguments, sentence = ([text.replace("FOLDER", str(tmp_path)) for text in x] for x in (arguments, [sentence]))
+    arguments = [text.replace("FOLDER", str(tmp_path)) for text in arguments]
+    expected = f"error: {sentence.replace('FOLDER', str(tmp_path))}"
     with Job(tmp_path / "job", tmp_path / "run", 2, *arguments, **environment) as job:
         assert job.wait() == [2, 2], job.said(0)
-        assert [job.errors(index) for index in range(2)] == [[f"error: {sentence[0]}"]] * 2
+        assert [job.errors(index) for index in range(2)] == [[expected]] * 2
 
 
 DISTILL = """

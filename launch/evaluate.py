@@ -3,6 +3,9 @@
     python -m launch.evaluate world --config=configs/tiny.py [--checkpoint=DIR] [--scenes=32] [--out=DIR] [--json=FILE]
     python -m launch.evaluate revisit --config=configs/tiny.py [--models=relic=DIR,window=DIR,full=DIR] [--scenes=64]
         [--ways=pan,truck,both] [--out=DIR] [--json=FILE]
+    python -m launch.evaluate student --config=configs/tiny.py --teacher=runs/tiny_teacher_20s [--scenes=32]
+        [--teacher_steps=48] [--guidance=1] [--out=DIR] [--json=FILE]
+    python -m launch.evaluate drift --config=configs/tiny.py [--seconds=60] [--scenes=16] [--out=DIR] [--json=FILE]
 
 `world`: action following on held-out scenes against the renderer's truth (see `relic_jax.evaluate.world`). Prints a
 table and writes world.png: for some scenes the truth, the video of the right actions, of the mirrored ones, and of the
@@ -12,6 +15,12 @@ right ones with the poses withheld.
 window, full, relic_kv), trained in it; without --models the model of --checkpoint runs in each, which says less.
 Prints a table with 95 % confidence intervals and writes revisit.png (PSNR frame by frame) and revisit.mp4 (some scenes
 side by side).
+
+`student`: the student of --checkpoint beside the teacher of --teacher, on clips as long as the teacher's (see
+`relic_jax.evaluate.student`). Prints a table and writes student.mp4: from left the truth, the student, the teacher.
+
+`drift`: brightness, saturation and sharpness over long sessions, beside the truth of the same walks (see
+`relic_jax.evaluate.drift`). Prints a table, how far each five seconds are from the first, and writes drift.png.
 """
 
 from __future__ import annotations
@@ -30,7 +39,10 @@ from launch import cli
 from relic_jax import video
 from relic_jax.config import MEMORIES, RelicConfig
 from relic_jax.errors import InputError
+from relic_jax.evaluate import drift as drift_evaluation
+from relic_jax.evaluate import generate
 from relic_jax.evaluate import revisit as revisit_evaluation
+from relic_jax.evaluate import student as student_evaluation
 from relic_jax.evaluate import world as world_evaluation
 from relic_jax.evaluate.quality import psnr
 from relic_jax.models import bundle
@@ -38,9 +50,15 @@ from relic_jax.models import bundle
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", str(Path(relic_jax.__file__).parent / "assets" / "tiny"), "folder of the model"
 )
-_SCENES = flags.DEFINE_integer("scenes", None, "how many held-out scenes (world: 32, revisit: 64)", lower_bound=1)
+_SCENES = flags.DEFINE_integer(
+    "scenes", None, "how many held-out scenes (world, student: 32, revisit: 64, drift: 16)", lower_bound=1
+)
 _MODELS = flags.DEFINE_list("models", [], "revisit: MEMORY=FOLDER of each; relic, window, full, relic_kv")
 _WAYS = flags.DEFINE_list("ways", list(revisit_evaluation.PLAIN), "revisit: kinds of ways, taken in turn")
+_TEACHER = flags.DEFINE_string("teacher", None, "student: workdir of the teacher's run, or a safetensors file")
+_TEACHER_STEPS = flags.DEFINE_integer("teacher_steps", 48, "student: the teacher's Euler steps", lower_bound=1)
+_GUIDANCE = flags.DEFINE_float("guidance", 1.0, "student: the teacher's, on the text")
+_SECONDS = flags.DEFINE_integer("seconds", 60, "drift: length of a session", lower_bound=10)
 _SCENE_SEED = flags.DEFINE_integer("scene_seed", 900_000_000, "the first scene; training data has others")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the noise")
 _OUT = flags.DEFINE_string("out", "out/evaluate", "folder for pictures")
@@ -182,7 +200,89 @@ def _write_side_by_side(path: Path, made: dict[str, np.ndarray]) -> None:
         writer.write(np.concatenate(rows, axis=1))
 
 
-COMMANDS = {"world": world, "revisit": revisit}
+def student(argv: Sequence[str]) -> None:
+    """Distillation."""
+    del argv
+    cfg = cli.load_config(RelicConfig)
+    out = cli.writable_directory(_OUT.value)
+    if _JSON.value:
+        cli.check_writable(_JSON.value)
+    model = bundle.load(_CHECKPOINT.value, cfg)
+    teacher, frames = student_evaluation.teacher(cli.needed(_TEACHER), model, _TEACHER_STEPS.value, _GUIDANCE.value)
+    contestants = {"student": student_evaluation.Contestant(model, generate.latents), "teacher": teacher}
+    count = _SCENES.value or 32
+    rendered = world_evaluation.scenes(cfg, count, _SCENE_SEED.value, max(frames, world_evaluation.MEASURED.stop))
+    parts = [part for _, part in tqdm.tqdm(rendered, total=count, desc="rendering", unit="scene")]
+    scenes = world_evaluation.join(parts)
+    bar = tqdm.tqdm(contestants.items(), unit="model")
+    judged = {name: student_evaluation.judge(one, scenes, _SEED.value) for name, one in bar}
+    figures = {f"{name}.{key}": value for name, (of, _) in judged.items() for key, value in of.items()}
+    seconds = scenes.video.shape[1] / cfg.video.fps
+    print(f"\n{count} scenes of {seconds:.1f} s; the teacher in {_TEACHER_STEPS.value} steps\n")
+    print(f"{'':32s}" + "".join(f"{name:>12s}" for name in judged))
+    for key in judged["student"][0]:
+        print(f"  {key:30s}" + "".join(f"{of[key]:12.3f}" for of, _ in judged.values()))
+    _write_side_by_side(
+        out / "student.mp4", {"truth": scenes.video} | {n: made["right"] for n, (_, made) in judged.items()}
+    )
+    print(f"\nvideo: {out / 'student.mp4'} (from left: truth, student, teacher)")
+    if _JSON.value:
+        cli.write_json(_JSON.value, figures)
+
+
+def drift(argv: Sequence[str]) -> None:
+    """Long sessions."""
+    del argv
+    cfg = cli.load_config(RelicConfig)
+    out = cli.writable_directory(_OUT.value)
+    if _JSON.value:
+        cli.check_writable(_JSON.value)
+    model = bundle.load(_CHECKPOINT.value, cfg)
+    videos: dict[str, list[np.ndarray]] = {"truth": [], "made": []}
+    count = _SCENES.value or 16
+    for i in tqdm.trange(count, desc="walking", unit="scene"):
+        clip = drift_evaluation.walk(cfg, _SCENE_SEED.value + i, _SECONDS.value)
+        videos["truth"].append(clip.video)
+        videos["made"].append(drift_evaluation.stream(model, clip, _SEED.value))
+    curves = {name: drift_evaluation.curves(of, cfg.video.fps) for name, of in videos.items()}
+    changes = {
+        name: {measure: drift_evaluation.change(curve) for measure, curve in of.items()} for name, of in curves.items()
+    }
+    print(f"\n{count} sessions of {_SECONDS.value} s; change of each 5 s against the first 5 s, in %\n")
+    for measure in drift_evaluation.MEASURES:
+        for name, of in changes.items():
+            print(f"{measure:12s}{name:8s}" + "".join(f"{100 * value:7.1f}" for value in of[measure][1:]))
+    _plot_drift(out / "drift.png", curves)
+    print(f"\npicture: {out / 'drift.png'}")
+    if _JSON.value:
+        figures = {}
+        for name, of in changes.items():
+            for measure, values in of.items():
+                figures[f"{measure}.{name}.mean_change"] = float(values[1:].mean())
+                figures[f"{measure}.{name}.largest_change"] = float(values[np.abs(values).argmax()])
+        cli.write_json(_JSON.value, {**figures, "sessions": count, "seconds": _SECONDS.value})
+
+
+def _plot_drift(path: Path, curves: dict[str, dict[str, np.ndarray]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(drift_evaluation.MEASURES), figsize=(10, 2.8), layout="constrained")
+    for panel, measure in zip(axes, drift_evaluation.MEASURES, strict=True):
+        for name, of in curves.items():
+            panel.plot(of[measure], label=name, linewidth=1)
+        first = curves["made"][measure][:5].mean()
+        panel.axhspan(0.9 * first, 1.1 * first, color="grey", alpha=0.2, linewidth=0)
+        panel.set(title=measure, xlabel="second", ylim=(0, None))
+    axes[0].legend(fontsize=8)
+    with video.replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+    pyplot.close(figure)
+
+
+COMMANDS = {"world": world, "revisit": revisit, "student": student, "drift": drift}
 
 if __name__ == "__main__":
     cli.run_commands(COMMANDS, configured=dict.fromkeys(COMMANDS, "configs/tiny.py"))

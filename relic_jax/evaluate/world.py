@@ -40,10 +40,10 @@ class Scenes:
     captions: list[str]
 
 
-def scenes(cfg: RelicConfig, count: int, seed: int) -> Iterator[tuple[int, Scenes]]:
-    """One clip at a time, of the scenes `seed`, `seed` + 1, ...; as long as whole blocks need."""
+def scenes(cfg: RelicConfig, count: int, seed: int, frames: int = MEASURED.stop) -> Iterator[tuple[int, Scenes]]:
+    """One clip of at least `frames` at a time, of the scenes `seed`, `seed` + 1, ...; as long as whole blocks need."""
     block = cfg.stream.block
-    latents = -(-latents_of(MEASURED.stop) // block) * block
+    latents = -(-latents_of(frames) // block) * block
     for i in range(count):
         clip = builder.world_clip(seed + i, frames_of(latents), cfg.video.height, cfg.video.width)
         yield i, Scenes(clip.video[None], clip.actions[None], [clip.caption])
@@ -58,7 +58,9 @@ def join(parts: list[Scenes]) -> Scenes:
     )
 
 
-def videos(model: Bundle, of: Scenes, seed: int) -> dict[str, UInt8[np.ndarray, "N T H W 3"]]:
+def videos(
+    model: Bundle, of: Scenes, seed: int, sampler: generate.Sampler = generate.latents
+) -> dict[str, UInt8[np.ndarray, "N T H W 3"]]:
     """What the model makes of the scenes, by `VARIANTS`, and under `vae` the truth encoded and decoded."""
     cfg = model.config
     params = model.params | {"dit": cast_kernels(model.params["dit"], cfg.precision.compute)}
@@ -69,7 +71,7 @@ def videos(model: Bundle, of: Scenes, seed: int) -> dict[str, UInt8[np.ndarray, 
     actions = {"right": jnp.asarray(of.actions), "mirrored": jnp.asarray(camera_actions.mirrored(of.actions))}
     for name in VARIANTS:
         weight = jnp.full((len(of.captions),), 0.0 if name.endswith("no_pose") else 1.0)
-        made = generate.latents(
+        made = sampler(
             params["dit"],
             cfg,
             latents[:, 0],

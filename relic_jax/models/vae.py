@@ -102,12 +102,19 @@ class Encoder(nnx.Module):
         self.conv_out = CausalConv3d(width, 2 * cfg.latent_channels, init=delta, rngs=rngs)
 
     def __call__(self, x: Video, history: History, stream: Stream | None) -> tuple[Float[Array, "B L h w D"], History]:
+        x, past = self.body(x, history, stream)
+        x, past["conv_out"] = self.conv_out(clear(x, stream), past.get("conv_out"))
+        return x, past
+
+    def body(
+        self, x: Video, history: History, stream: Stream | None
+    ) -> tuple[Float[Array, "B L h w D"], dict[str, Any]]:
+        """All but the last convolution."""
         past = dict(history or {})
         x, past["conv_in"] = self.conv_in(clear(x, stream), past.get("conv_in"))
         x, past["down_blocks"] = chain(self.down_blocks, x, past.get("down_blocks"), stream)
         x, past["mid_block"] = self.mid_block(x, past.get("mid_block"), stream)
-        x, past["conv_out"] = self.conv_out(clear(jax.nn.silu(self.norm_out(x)), stream), past.get("conv_out"))
-        return x, past
+        return jax.nn.silu(self.norm_out(x)), past
 
 
 class UpBlock(nnx.Module):
@@ -282,6 +289,16 @@ def encode_moments(
     features, _ = vae.encoder(fold(frames, cfg.patch_size), None, None)
     mean, logvar = jnp.split(vae.quant_conv.valid(features), 2, axis=-1)
     return mean, logvar
+
+
+def encoder_features(params: Params, cfg: VAEConfig, frames: Float[Array, "B T H W 3"]) -> Float[Array, "B L h w D"]:
+    """What the encoder knows of a whole video, before it is squeezed into latents: for comparing videos.
+
+    Args:
+      frames: T = 4 (L - 1) + 1 pixels in [-1, 1].
+    """
+    features, _ = bind(VAE, cfg, params).encoder.body(fold(frames, cfg.patch_size), None, None)
+    return features
 
 
 def decode_sample(params: Params, cfg: VAEConfig, sample: Float[Array, "B L h w C"]) -> Float[Array, "B T H W 3"]:

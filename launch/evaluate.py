@@ -211,7 +211,7 @@ def student(argv: Sequence[str]) -> None:
     teacher, frames = student_evaluation.teacher(cli.needed(_TEACHER), model, _TEACHER_STEPS.value, _GUIDANCE.value)
     contestants = {"student": student_evaluation.Contestant(model, generate.latents), "teacher": teacher}
     count = _SCENES.value or 32
-    rendered = world_evaluation.scenes(cfg, count, _SCENE_SEED.value, max(frames, world_evaluation.MEASURED.stop))
+    rendered = world_evaluation.scenes(cfg, count, _SCENE_SEED.value, frames)
     parts = [part for _, part in tqdm.tqdm(rendered, total=count, desc="rendering", unit="scene")]
     scenes = world_evaluation.join(parts)
     bar = tqdm.tqdm(contestants.items(), unit="model")

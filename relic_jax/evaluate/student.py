@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from relic_jax.config import ConfigError, DiTConfig, from_config_dict
+from relic_jax.config import ConfigError, DiTConfig, frames_of, from_config_dict, latents_of
 from relic_jax.errors import InputError
 from relic_jax.evaluate import frechet, generate, world
 from relic_jax.models import module, text
@@ -39,7 +39,9 @@ class Contestant:
 
 
 def teacher(path: str, student: Bundle, steps: int, guidance: float) -> tuple[Contestant, int]:
-    """The teacher of a training run, with the student's VAE and text encoder, and the frames that it was trained on.
+    """The teacher of a training run, with the student's VAE and text encoder; and the frames of the clips to compare.
+
+    They are as many whole blocks of the student's as the teacher was trained on, at the most.
 
     Args:
       path: workdir of stage `teacher`, or a safetensors file with its configuration.
@@ -56,7 +58,9 @@ def teacher(path: str, student: Bundle, steps: int, guidance: float) -> tuple[Co
         raise InputError(f"{path}: the teacher doesn't fit the student: {error}") from error
     params = checkpoint.load_params(path, module.abstract(DiT, cfg.dit))
     model = Bundle(cfg, {**student.params, "dit": params}, student.tokenizer)
-    return Contestant(model, partial(generate.whole_latents, steps=steps, guidance=guidance)), recorded["frames"]
+    block, stride = cfg.stream.block, cfg.vae.temporal_stride
+    frames = frames_of(latents_of(recorded["frames"], stride) // block * block, stride)
+    return Contestant(model, partial(generate.whole_latents, steps=steps, guidance=guidance)), frames
 
 
 def judge(

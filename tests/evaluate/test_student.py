@@ -24,7 +24,7 @@ CFG = dataclasses.replace(
 
 def write_teacher(path, dit: DiTConfig, stage: str = "teacher") -> str:
     params = random_params(dataclasses.replace(CFG, dit=dit))["dit"]
-    config = {"stage": stage, "frames": 45, "model": {"dit": dataclasses.asdict(dit)}}
+    config = {"stage": stage, "frames": 49, "model": {"dit": dataclasses.asdict(dit)}}
     weights.save_safetensors(path, params, {"config": json.dumps(config)})
     return str(path)
 

@@ -1,9 +1,9 @@
-"""The tiny model's teacher for distillation, the first of three lengths: bidirectional flow matching on clips of 5 s.
+"""The tiny model's teacher for distillation, the first of three lengths: clips of 5 s, and the sentence comes in.
 
-It starts from the block-causal model of configs/tiny_causal_last.py, which has learnt the longest: the weights are of
-one shape, only who attends to whom differs.
+The models before it had shut their eyes to text: every query of cross-attention looked at the padding after the
+sentence, to seven digits. Here that part starts anew.
 
-Data:     that of configs/tiny_causal_long.py, and runs/tiny_causal_last
+Data:     that of configs/tiny_causal_long.py, and runs/tiny_teacher_again
 Command:  python -m launch.train --config=configs/tiny_teacher_5s.py --workdir=runs/tiny_teacher_5s
 Hardware: any CPU with 2 cores.
 Result:   val_gain_db in runs/tiny_teacher_5s/metrics.jsonl. It stays: it judges the student's rollouts of 5 s.
@@ -11,13 +11,11 @@ Result:   val_gain_db in runs/tiny_teacher_5s/metrics.jsonl. It stays: it judges
 
 import ml_collections
 
-from configs import tiny_teacher
+from configs import tiny_teacher_again
 
 
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
-    cfg = tiny_teacher.get_config()
-    cfg.update(data="data/train_large_latents", data_val="data/val_latents_last", init_from="runs/tiny_causal_last")
-    cfg.update(steps=800, learning_rate=3e-3, balance_actions=True)
-    cfg.teacher.vae = "runs/tiny_vae_last"
+    cfg = tiny_teacher_again.get_config()
+    cfg.update(init_from="runs/tiny_teacher_again", fresh=("text_embedding", "blocks.cross_attention"))
     return cfg

@@ -72,8 +72,7 @@ def whole_latents(
     units = cfg.stream.translation_unit, cfg.stream.rotation_unit
     poses = camera_poses.pose_features(*camera_actions.poses_from_actions(actions, *units))
     told = words, camera_actions.action_features(actions), poses, pose_weight
-    velocity = dmd.velocity(params, cfg)
-    velocity = velocity if guidance == 1 else dmd.guided(velocity, guidance)
+    velocity = dmd.guided(dmd.velocity(params, cfg), guidance)
     levels = flow.shift(1 - jnp.arange(steps) / steps)
     noise = jax.random.normal(key, (image.shape[0], poses.shape[1], *image.shape[1:]))
 

@@ -36,11 +36,15 @@ Attend = Callable[[Heads, Heads, Heads, Any], tuple[Heads, Any]]
 
 
 class QKV(nnx.Module):
-    """Projections of an attention layer; QK-norm over the whole width, before the head split."""
+    """Projections of an attention layer; QK-norm over the whole width, before the head split.
 
-    def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
+    `shut` has it give nothing at first.
+    """
+
+    def __init__(self, cfg: DiTConfig, *, shut: bool = False, rngs: nnx.Rngs):
         self.q, self.k, self.v = (Linear(cfg.dim, cfg.dim, axes=("embed", "heads"), rngs=rngs) for _ in range(3))
-        self.o = Linear(cfg.dim, cfg.dim, axes=("heads", "embed"), rngs=rngs)
+        out = nnx.initializers.zeros if shut else nnx.initializers.xavier_uniform()
+        self.o = Linear(cfg.dim, cfg.dim, axes=("heads", "embed"), kernel_init=out, rngs=rngs)
         self.norm_q = RMSNorm(cfg.dim, cfg.eps, rngs=rngs)
         self.norm_k = RMSNorm(cfg.dim, cfg.eps, rngs=rngs)
         self.heads = cfg.heads
@@ -67,7 +71,9 @@ class Block(nnx.Module):
         self.modulation = param(rngs, (6, cfg.dim), (None, "embed"), nnx.initializers.normal(cfg.dim**-0.5))
         self.self_attention = QKV(cfg, rngs=rngs)
         self.norm = LayerNorm(cfg.dim, cfg.eps, rngs=rngs)
-        self.cross_attention = QKV(cfg, rngs=rngs)
+        # Trained from nothing, text is noise at first; a small model learns to look at its padding alone, where nothing
+        # differs, and never looks up again. Shut at first, it opens as far as words help.
+        self.cross_attention = QKV(cfg, shut=True, rngs=rngs)
         self.ffn = MLP(cfg.dim, cfg.ffn_dim, cfg.dim, activation="gelu", rngs=rngs)
         self.action = Door(cfg, rngs=rngs)
         self.pose = Door(cfg, rngs=rngs)

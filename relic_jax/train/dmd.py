@@ -41,7 +41,9 @@ def velocity(params: Params, cfg: RelicConfig, *, checkpoint: bool = False) -> V
 
 
 def guided(model: Velocity, guidance: float) -> Velocity:
-    """The model with classifier-free guidance on the text; actions and poses are always given."""
+    """The model with classifier-free guidance on the text, 1 is none; actions and poses are always given."""
+    if guidance == 1:
+        return model
 
     def predict(x: Latents, level: Level, given: Conditions) -> Latents:
         unconditional = model(x, level, dataclasses.replace(given, text=jnp.zeros_like(given.text)))

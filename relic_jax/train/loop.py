@@ -14,7 +14,7 @@ import dataclasses
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import optax
 import tqdm
 from jaxtyping import PRNGKeyArray
 
+from relic_jax.config import ConfigError
 from relic_jax.models.module import Params
 from relic_jax.parallel import cluster, watch
 from relic_jax.parallel import mesh as meshes
@@ -241,16 +242,39 @@ def _begin(
     shapes = jax.eval_shape(stage.init, key)
     if mesh is not None:
         shapes = sharded.abstract({"params": shapes}, stage, trainer.optimizer, mesh)["params"]
-    if cfg.init_from:
-        params = checkpoint.load_params(cfg.init_from, shapes)
-    elif mesh is not None:
-        params = jax.jit(stage.init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))(key)
+
+    def initialised() -> Params:
+        if mesh is None:
+            return stage.init(key)
+        return jax.jit(stage.init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))(key)
+
+    if not cfg.init_from:
+        params = initialised()
     else:
-        params = stage.init(key)
+        params = checkpoint.load_params(cfg.init_from, shapes)
+        if cfg.fresh:
+            params = _renewed(params, initialised(), cfg.fresh)
     if mesh is None:
         return trainer.start(params, *trainer.besides)
     keep = sharded.keeper(stage, trainer.optimizer)
     return jax.jit(lambda *weights: keep(trainer.start(*weights)))(params, *trainer.besides)
+
+
+def _renewed(params: Params, initial: Params, parts: Sequence[str]) -> Params:
+    """`params`, of which some parts are taken from `initial`: leaves whose dotted name begins with one of `parts`."""
+    used = set()
+
+    def choose(path: Any, old: jax.Array, new: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        found = {part for part in parts if f"{name}.".startswith(f"{part}.")}
+        used.update(found)
+        return new if found else old
+
+    chosen = jax.tree.map_with_path(choose, params, initial)
+    for part in parts:
+        if part not in used:
+            raise ConfigError(f"config.fresh has {part!r}: no weights are called so; there are {', '.join(params)}")
+    return chosen
 
 
 def _restore(

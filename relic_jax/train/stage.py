@@ -118,6 +118,7 @@ class TrainConfig:
     learning_rate: float
     balance_actions: bool = False  # clips with rare actions are drawn more often (`data.balance`)
     init_from: str = ""  # workdir or safetensors file whose EMA weights the run starts from
+    fresh: tuple[str, ...] = ()  # with `init_from`: parts that start as at first all the same, as in "text_embedding"
     optimizer: Literal["adamw", "muon"] = "adamw"
     warmup: int = 100
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -153,6 +154,8 @@ class TrainConfig:
         for field in ("learning_rate", "clip"):
             if getattr(self, field) <= 0:
                 raise ConfigError(f"config.{field}={getattr(self, field)} must be above 0")
+        if self.fresh and not self.init_from:
+            raise ConfigError(f"config.fresh={self.fresh} needs config.init_from: without it everything starts anew")
         if self.balance_actions and self.stage == "vae":
             raise ConfigError("config.balance_actions=True: stage vae is shown no actions")
         check_batch(self.batch, MeshShape.parse(self.mesh).sizes)

@@ -112,6 +112,27 @@ def test_starts_from_another_runs_ema(uninterrupted, tmp_path):
         np.testing.assert_allclose(got, want, atol=1e-9)
 
 
+def test_parts_of_another_runs_weights_start_anew(uninterrupted, tmp_path):
+    cfg = config(init_from=str(uninterrupted), fresh=("hidden.w", "out"), learning_rate=1e-12, steps=5, warmup=0)
+    loop.train(cfg, Toy(), tmp_path)
+    got, before = checkpoint.read(str(tmp_path), "params")[1], checkpoint.read(str(uninterrupted), "ema")[1]
+    np.testing.assert_allclose(got["hidden"]["b"], before["hidden"]["b"], atol=1e-9)
+    for part, weights in ((got["hidden"]["w"], before["hidden"]["w"]), (got["out"]["w"], before["out"]["w"])):
+        assert np.abs(np.asarray(part) - np.asarray(weights)).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("fresh", "init_from", "message"),
+    [
+        (("hid",), True, "config.fresh has 'hid': no weights are called so; there are hidden, mean, out"),
+        (("hidden",), False, "needs config.init_from"),
+    ],
+)
+def test_parts_that_cannot_start_anew(uninterrupted, tmp_path, fresh, init_from, message):
+    with pytest.raises(ConfigError, match=message):
+        loop.train(config(init_from=str(uninterrupted) if init_from else "", fresh=fresh), Toy(), tmp_path)
+
+
 def test_not_finite_loss_stops_and_keeps_the_batch(tmp_path):
     with pytest.raises(FloatingPointError, match="at step 13 the loss is nan"):
         loop.train(config(), Toy(broken_at=12), tmp_path)

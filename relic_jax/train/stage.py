@@ -54,6 +54,7 @@ class TeacherOptions:
     shift: float = 5.0
     text_drop: float = 0.1
     pose_drop: float = 0.1  # without it the action path idles: exact poses carry everything
+    picture_drop: float = 0.0  # share of the clips whose picture is noise too: what they show, the text alone says
 
 
 @dataclasses.dataclass(frozen=True)

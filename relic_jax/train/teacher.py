@@ -25,16 +25,19 @@ class TeacherStage(LatentStage):
         self, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         options, cfg = self.cfg.teacher, self.cfg.model
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(key, 4)
         given = drop(conditions(batch, cfg), keys[0], options.text_drop, options.pose_drop)
         clean = batch["latents"].astype(jnp.float32)
         level = flow.shift(jax.random.uniform(keys[1], (clean.shape[0], 1)), options.shift)
-        level = jnp.broadcast_to(level, clean.shape[:2]).at[:, 0].set(0)  # the picture is always clean
+        hidden = jax.random.bernoulli(keys[3], options.picture_drop, clean.shape[:1])
+        level = jnp.broadcast_to(level, clean.shape[:2])
+        level = level.at[:, 0].multiply(hidden)  # otherwise the picture is clean, and nothing to be learnt
         noise = jax.random.normal(keys[2], clean.shape)
         noisy = flow.add_noise(clean, noise, level)
         v = velocity(params, self.cfg, noisy, level, given, checkpoint=self.cfg.recompute)
-        error = ((v - flow.velocity(clean, noise)) ** 2)[:, 1:].mean()
-        return error, {}
+        error = ((v - flow.velocity(clean, noise)) ** 2).mean((2, 3, 4))
+        counts = jnp.ones_like(level).at[:, 0].set(hidden)
+        return (error * counts).sum() / counts.sum(), {}
 
     def generate(self, params: Params, image: Float[Array, "B H W C"], given: Conditions, key: PRNGKeyArray) -> Array:
         """Latents of whole clips by 24 Euler steps, without guidance."""

@@ -121,6 +121,27 @@ def test_picture_takes_no_part_in_the_loss(data, name, monkeypatch):
     assert (levels[0][:, 0] == 0).all() and (levels[0][:, 1:] > 0).all()
 
 
+def test_a_hidden_picture_is_noise_like_the_rest_and_counts(data, monkeypatch):
+    options = stages.TeacherOptions(vae=str(data / "vae.safetensors"), picture_drop=0.5)
+    made = stages.make(config(data, "teacher", frames=13, batch=4, teacher=options))
+    batch = {k: jnp.asarray(v) for k, v in next(made.batches(0)).items()}
+    hidden = []
+
+    def velocity(params, cfg, noisy, level, *_, **__):
+        shown = level[:, 0] == 0
+        assert (shown | (level[:, 0] == level[:, 1])).all() and (level[:, 1:] > 0).all()
+        np.testing.assert_array_equal(noisy[shown, 0], batch["latents"][shown, 0])
+        hidden.append(int((~shown).sum()))
+        return jnp.zeros(noisy.shape).at[:, 0].set(100.0)
+
+    monkeypatch.setattr(teacher, "velocity", velocity)
+    for key in range(40):
+        loss = float(made.loss({}, batch, jax.random.key(key))[0])
+        pictures, latents = hidden[-1], 4 * 3 + hidden[-1]
+        assert loss == pytest.approx(1e4 * pictures / latents, abs=10)
+    assert 0.4 < np.mean(hidden) / 4 < 0.6
+
+
 @pytest.mark.parametrize("opening", [0.0, 0.5, 1.0])
 def test_the_opening_is_drawn_as_often_as_asked(data, opening, monkeypatch):
     """Windows of 2 of 4 blocks begin at blocks 0, 1 or 2; an even draw gives each a third."""

@@ -57,6 +57,8 @@ def stream(argv: Sequence[str]) -> None:
     cfg = cli.load_config(RelicConfig)
     for path in filter(None, (_PLOT.value, _JSON.value)):
         cli.check_writable(path)
+    if _PLOT.value:
+        cli.pyplot()
     session = Session.open(bundle.load(_CHECKPOINT.value, cfg), _picture(cfg), "a room with grey walls")
     size = cfg.stream.block * 4
     seconds = []
@@ -103,6 +105,8 @@ def replay_memory(argv: Sequence[str]) -> None:
     lengths = [int(blocks) for blocks in _LENGTHS.value if blocks.isdecimal()]
     if len(lengths) < max(len(_LENGTHS.value), 2) or lengths != sorted(set(lengths)) or lengths[0] < 1:
         raise InputError(f"--lengths={','.join(_LENGTHS.value)}: expected two or more ascending numbers from 1 on")
+    if _PLOT.value:
+        cli.pyplot()
     jax.config.update("jax_platforms", "cpu")  # a GPU that is there isn't needed either
     from launch import bench_replay
 
@@ -137,11 +141,7 @@ def _picture(cfg: RelicConfig) -> np.ndarray:
 
 
 def _plot(path: str, seconds: list[float], horizon: int) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = cli.pyplot()
     figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
     axes.plot(range(1, len(seconds)), seconds[1:], ".-", linewidth=0.8)
     axes.axvline(horizon, color="grey", linestyle="--", linewidth=0.8)

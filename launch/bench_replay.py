@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from launch import cli
 from relic_jax.config import RelicConfig
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
@@ -96,14 +97,10 @@ def figures(lengths: Sequence[int], found: dict[str, list[int]]) -> dict[str, in
 
 def plot(path: str, title: str, lengths: Sequence[int], found: dict[str, list[int]]) -> None:
     """Memory against the number of blocks, PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = cli.pyplot()
     figure, axes = pyplot.subplots(figsize=(5, 3), layout="constrained")
     for name, sizes in found.items():
         axes.plot(lengths, np.array(sizes) / GIB, "o-", label=name)
-    axes.set(title=title, xlabel="blocks", ylabel="temporary memory, GiB", ylim=(0, None))
+    axes.set(title=title, xlabel="blocks", ylabel="temporary memory, GiB", ylim=(0, None), xticks=lengths)
     axes.legend()
     figure.savefig(path, dpi=120)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -101,6 +102,22 @@ def write_json(path: str, values: Mapping[str, bool | int | float | str]) -> Non
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(dict(values), indent=1) + "\n")
     temporary.replace(path)
+
+
+def pyplot() -> Any:
+    """matplotlib's, for pictures in files. Also called before long work begins, to know that it is there.
+
+    Raises:
+      InputError: it isn't installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise InputError("a plot needs matplotlib: install relic-jax[eval]") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def check_writable(path: str) -> None:

@@ -69,18 +69,21 @@ _FRAMES = (0, 8, 16, 24, 32)
 _ROWS = {"truth": "truth", "right": "right", "mirrored": "mirrored", "right_no_pose": "no pose"}
 
 
-def world(argv: Sequence[str]) -> None:
-    """Action following."""
-    del argv
+def _begin() -> tuple[RelicConfig, Path]:
+    """The model's configuration and the folder for pictures; what is to be written can be."""
     cfg = cli.load_config(RelicConfig)
     out = cli.writable_directory(_OUT.value)
     if _JSON.value:
         cli.check_writable(_JSON.value)
+    return cfg, out
+
+
+def world(argv: Sequence[str]) -> None:
+    """Action following."""
+    del argv
+    cfg, out = _begin()
     model = bundle.load(_CHECKPOINT.value, cfg)
-    count = _SCENES.value or 32
-    rendered = world_evaluation.scenes(cfg, count, _SCENE_SEED.value)
-    parts = [part for _, part in tqdm.tqdm(rendered, total=count, desc="rendering", unit="scene")]
-    scenes = world_evaluation.join(parts)
+    scenes = _world_scenes(cfg)
     made = world_evaluation.videos(model, scenes, _SEED.value)
     by_scene = world_evaluation.scores(scenes.video, made)
     if not world_evaluation.moving(by_scene).any():
@@ -94,6 +97,13 @@ def world(argv: Sequence[str]) -> None:
     print(f"\npicture: {out / 'world.png'} (a row's {len(_FRAMES)} pictures are moments of one video; rows: {rows})")
     if _JSON.value:
         cli.write_json(_JSON.value, figures)
+
+
+def _world_scenes(cfg: RelicConfig, *frames: int) -> world_evaluation.Scenes:
+    count = _SCENES.value or 32
+    rendered = world_evaluation.scenes(cfg, count, _SCENE_SEED.value, *frames)
+    bar = tqdm.tqdm(rendered, total=count, desc="rendering", unit="scene")
+    return world_evaluation.join([part for _, part in bar])
 
 
 def _print_table(by_scene: dict[str, np.ndarray]) -> None:
@@ -117,10 +127,8 @@ def _write_picture(path: Path, made: dict[str, np.ndarray], moves: np.ndarray) -
 def revisit(argv: Sequence[str]) -> None:
     """Memory."""
     del argv
-    cfg = cli.load_config(RelicConfig)
-    out = cli.writable_directory(_OUT.value)
-    if _JSON.value:
-        cli.check_writable(_JSON.value)
+    cfg, out = _begin()
+    cli.pyplot()
     unknown = [way for way in _WAYS.value if way not in revisit_evaluation.WAYS]
     if unknown or not _WAYS.value:
         raise InputError(f"--ways={','.join(unknown)}: expected some of {', '.join(revisit_evaluation.WAYS)}")
@@ -174,11 +182,7 @@ def _table(by_scene: dict[str, dict[str, np.ndarray]]) -> list[str]:
 
 
 def _plot_frames(path: Path, truth: np.ndarray, made: dict[str, np.ndarray]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = cli.pyplot()
     figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
     for name, one in made.items():
         axes.plot(np.asarray(psnr(one, truth)).mean(0)[1:], label=name, linewidth=1)
@@ -203,22 +207,17 @@ def _write_side_by_side(path: Path, made: dict[str, np.ndarray]) -> None:
 def student(argv: Sequence[str]) -> None:
     """Distillation."""
     del argv
-    cfg = cli.load_config(RelicConfig)
-    out = cli.writable_directory(_OUT.value)
-    if _JSON.value:
-        cli.check_writable(_JSON.value)
+    cfg, out = _begin()
+    run = cli.needed(_TEACHER)
     model = bundle.load(_CHECKPOINT.value, cfg)
-    teacher, frames = student_evaluation.teacher(cli.needed(_TEACHER), model, _TEACHER_STEPS.value, _GUIDANCE.value)
+    teacher, frames = student_evaluation.teacher(run, model, _TEACHER_STEPS.value, _GUIDANCE.value)
     contestants = {"student": student_evaluation.Contestant(model, generate.latents), "teacher": teacher}
-    count = _SCENES.value or 32
-    rendered = world_evaluation.scenes(cfg, count, _SCENE_SEED.value, frames)
-    parts = [part for _, part in tqdm.tqdm(rendered, total=count, desc="rendering", unit="scene")]
-    scenes = world_evaluation.join(parts)
+    scenes = _world_scenes(cfg, frames)
     bar = tqdm.tqdm(contestants.items(), unit="model")
     judged = {name: student_evaluation.judge(one, scenes, _SEED.value) for name, one in bar}
     figures = {f"{name}.{key}": value for name, (of, _) in judged.items() for key, value in of.items()}
     seconds = scenes.video.shape[1] / cfg.video.fps
-    print(f"\n{count} scenes of {seconds:.1f} s; the teacher in {_TEACHER_STEPS.value} steps\n")
+    print(f"\n{len(scenes.captions)} scenes of {seconds:.1f} s; the teacher in {_TEACHER_STEPS.value} steps\n")
     print(f"{'':32s}" + "".join(f"{name:>12s}" for name in judged))
     for key in judged["student"][0]:
         print(f"  {key:30s}" + "".join(f"{of[key]:12.3f}" for of, _ in judged.values()))
@@ -233,10 +232,8 @@ def student(argv: Sequence[str]) -> None:
 def drift(argv: Sequence[str]) -> None:
     """Long sessions."""
     del argv
-    cfg = cli.load_config(RelicConfig)
-    out = cli.writable_directory(_OUT.value)
-    if _JSON.value:
-        cli.check_writable(_JSON.value)
+    cfg, out = _begin()
+    cli.pyplot()
     model = bundle.load(_CHECKPOINT.value, cfg)
     videos: dict[str, list[np.ndarray]] = {"truth": [], "made": []}
     count = _SCENES.value or 16
@@ -264,11 +261,7 @@ def drift(argv: Sequence[str]) -> None:
 
 
 def _plot_drift(path: Path, curves: dict[str, dict[str, np.ndarray]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = cli.pyplot()
     figure, axes = pyplot.subplots(1, len(drift_evaluation.MEASURES), figsize=(10, 2.8), layout="constrained")
     for panel, measure in zip(axes, drift_evaluation.MEASURES, strict=True):
         for name, of in curves.items():

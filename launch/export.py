@@ -80,12 +80,8 @@ def draw_curves(argv: Sequence[str]) -> None:
     if not _RUNS.value:
         raise InputError("--runs is needed: one or more training runs' folders")
     cli.check_writable(_OUT.value)
+    pyplot = cli.pyplot()
     rows = [_rows(name) for name in _RUNS.value]
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     columns = min(len(rows), _PANELS)
     lines = -(-len(rows) // columns)
     size = {"figsize": (3.6 * columns, 2.8 * lines), "layout": "constrained"}

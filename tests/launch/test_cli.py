@@ -106,6 +106,12 @@ def test_write_json(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_plots_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"a plot needs matplotlib: install relic-jax\[eval\]"):
+        cli.pyplot()
+
+
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(InputError, match="is a folder; expected the name of a file"):

@@ -71,8 +71,7 @@ class Block(nnx.Module):
         self.modulation = param(rngs, (6, cfg.dim), (None, "embed"), nnx.initializers.normal(cfg.dim**-0.5))
         self.self_attention = QKV(cfg, rngs=rngs)
         self.norm = LayerNorm(cfg.dim, cfg.eps, rngs=rngs)
-        # Trained from nothing, text is noise at first; a small model learns to look at its padding alone, where nothing
-        # differs, and never looks up again. Shut at first, it opens as far as words help.
+        # Where a trained model's text path begins anew (`TrainConfig.fresh`), the rest goes on undisturbed.
         self.cross_attention = QKV(cfg, shut=True, rngs=rngs)
         self.ffn = MLP(cfg.dim, cfg.ffn_dim, cfg.dim, activation="gelu", rngs=rngs)
         self.action = Door(cfg, rngs=rngs)

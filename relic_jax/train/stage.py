@@ -33,13 +33,14 @@ _STAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class VAEOptions:
-    """Of stage `vae`: the loss is L1 + `mse` times MSE + `kl` times the KL divergence to a unit normal.
+    """Of stage `vae`: the loss is `l1` times L1 + `mse` times MSE + `kl` times the KL divergence to a unit normal.
 
     Fields:
       log_mse: weight of the MSE's decimal logarithm, which is PSNR: easy clips then weigh as much as hard ones.
       decoder_only: the encoder stays as it is, bit for bit, and with it every latent that it has made.
     """
 
+    l1: float = 1.0
     mse: float = 1.0
     kl: float = 1e-5
     log_mse: float = 0.0

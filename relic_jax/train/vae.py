@@ -24,8 +24,8 @@ def loss(
       cfg: static under jit.
       video: T = 4 (L - 1) + 1 frames in [-1, 1].
       key: of the draw from the posterior.
-      weights: `mse`, `log_mse` of each clip, and `kl` of the divergence from N(0, 1), in nats, mean over the latent's
-        numbers. Under `decoder_only` nothing reaches the encoder.
+      weights: `l1`, `mse`, `log_mse` of each clip, and `kl` of the divergence from N(0, 1), in nats, mean over the
+        latent's numbers. Under `decoder_only` nothing reaches the encoder.
 
     Returns:
       The loss, and `l1`, `mse` (pixels in [-1, 1]), `kl`, `psnr_db` (of the clipped draw, peak to peak 2),
@@ -49,7 +49,7 @@ def loss(
         "psnr_db": 10 * jnp.log10(4 / clipped),
         "posterior_std": std.mean(),
     }
-    total = l1 + weights.mse * mse + weights.kl * kl
+    total = weights.l1 * l1 + weights.mse * mse + weights.kl * kl
     if weights.log_mse:
         total += weights.log_mse * jnp.log10((error**2).mean(axis=(1, 2, 3, 4))).mean()
     return total, metrics

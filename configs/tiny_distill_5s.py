@@ -42,6 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
                 teacher="runs/tiny_teacher_5s",
                 teacher_dit=RelicConfig.tiny().dit,
                 critic_learning_rate=5e-5,
+                guidance=1.0,  # as in configs/tiny_ode_data.py
                 micro_batch=8,
                 ema_start=100,
             ),

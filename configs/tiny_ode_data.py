@@ -27,5 +27,6 @@ def get_config() -> ml_collections.ConfigDict:
             clips=128,
             steps=24,
             batch=1,
+            guidance=1.0,  # the tiny teacher's text decides next to nothing where there is a picture
         )
     )

@@ -214,6 +214,7 @@ def test_config_files_are_a_chain():
         cfg = from_config_dict(stages.TrainConfig, file.get_config())
         assert from_config_dict(stages.TrainConfig, dataclasses.asdict(cfg)) == cfg
         assert cfg.stage == "distill" and latents_of(cfg.frames) == latents and cfg.init_from == previous
-        assert (cfg.distill.generator_every, cfg.distill.guidance, cfg.distill.shift) == (5, 4.0, 5.0)
+        # No guidance: a sentence changes less than a hundredth of the tiny teacher's loss, and guiding doubles its cost.
+        assert (cfg.distill.generator_every, cfg.distill.guidance, cfg.distill.shift) == (5, 1.0, 5.0)
         assert (cfg.betas, cfg.weight_decay, cfg.clip, cfg.ema) == ((0.0, 0.999), 0.01, 10.0, 0.99)
         previous = f"runs/{name}"

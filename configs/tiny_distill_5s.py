@@ -28,12 +28,12 @@ def get_config() -> ml_collections.ConfigDict:
             batch=16,
             frames=77,
             balance_actions=True,
-            learning_rate=5e-5,
+            learning_rate=1e-4,
             warmup=0,
             schedule="constant",
             betas=(0.0, 0.999),
             clip=10.0,
-            ema=0.99,
+            ema=0.9,  # of 50 updates, not of thousands
             log_every=10,
             sample_every=50,
             save_every=25,
@@ -41,9 +41,11 @@ def get_config() -> ml_collections.ConfigDict:
                 vae="runs/tiny_vae_last",
                 teacher="runs/tiny_teacher_5s",
                 teacher_dit=RelicConfig.tiny().dit,
-                critic_learning_rate=5e-5,
+                critic_learning_rate=1e-4,
                 guidance=1.0,  # as in configs/tiny_ode_data.py
                 micro_batch=8,
+                regression=1.0,
+                regression_latents=9,  # 2 s: what the picture still determines
                 ema_start=100,
             ),
         )

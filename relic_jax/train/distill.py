@@ -68,12 +68,13 @@ class DistillStage(LatentStage):
             extra, of_critic = self.learn_critic(state.extra, rollouts, keys[1])
             # Last in its turn of five, when the critic has caught up with what the student makes now.
             turn = (state.step + 1) % self.cfg.distill.generator_every == 0
-            state, of_student = jax.lax.cond(turn, self.learn, self.rest, state, teacher, rollouts, keys[2])
+            video = jax.vmap(stream.join)(rollouts.clean)
+            clips = batch["latents"].reshape(video.shape)
+            state, of_student = jax.lax.cond(turn, self.learn, self.rest, state, teacher, rollouts, clips, keys[2])
             norms = of_critic.pop("critic_gradient_norm"), of_student["student_gradient_norm"]
-            video = jax.vmap(stream.join)(rollouts.clean).reshape(batch["latents"].shape)
             scalars = {
                 **of_critic,
-                **collapse.measure(video, batch["latents"]),
+                **collapse.measure(video.reshape(batch["latents"].shape), batch["latents"]),
                 **of_student,
                 "gradient_norm": jnp.hypot(norms[0], jnp.where(turn, norms[1], 0)),
                 "exit_step": rollouts.exit_step[0].astype(jnp.float32),
@@ -114,31 +115,40 @@ class DistillStage(LatentStage):
             model = dmd.velocity(params, self.critic_model, checkpoint=self.cfg.recompute)
             return dmd.critic_loss(model, rollout.latents, rollout.given, key, options.shift)
 
-        value, gradient = _mean(partial(jax.value_and_grad(loss), critic), rollouts, key)
+        value, gradient = _mean(partial(jax.value_and_grad(loss), critic), key, rollouts)
         updates, opt_state = self.optimizers[1].update(gradient, extra["opt_state"], critic)
         extra = {"critic": optax.apply_updates(critic, updates), "opt_state": opt_state}
         return extra, {"loss": value, "critic_gradient_norm": optax.tree.norm(gradient)}
 
-    def learn(self, state: State, teacher: Params, rollouts: Rollout, key: PRNGKeyArray) -> tuple[State, Scalars]:
+    def learn(
+        self,
+        state: State,
+        teacher: Params,
+        rollouts: Rollout,
+        clips: Float[Array, "N B L H W C"],
+        key: PRNGKeyArray,
+    ) -> tuple[State, Scalars]:
         """The student's update: the gradient that teacher and critic give its video, replayed."""
         cfg, options = self.cfg, self.cfg.distill
         real = dmd.guided(dmd.velocity(self._on_device(teacher), self.teacher_model), options.guidance)
         fake = dmd.velocity(state.extra["critic"], self.critic_model)
         student = cast_kernels(state.params, cfg.model.precision.compute)
 
-        def one(rollout: Rollout, key: PRNGKeyArray) -> tuple[Params, Array]:
+        def one(rollout: Rollout, clip: Array, key: PRNGKeyArray) -> tuple[Params, Array, Array]:
             score = dmd.score_gradient(real, fake, rollout.latents, rollout.given, key, options.shift)
+            error = dmd.regression_gradient(rollout.latents, clip, options.regression_latents)
             count = score[:, 1:].size  # the loss is a mean over all numbers of the batch but the picture's
-            blocks = stream.split(score / count, cfg.model.stream.block)
+            blocks = stream.split((score + options.regression * error) / count, cfg.model.stream.block)
             gradient, _ = replay_gradient(student, cfg.model, rollout, blocks, checkpoint=cfg.recompute)
-            return gradient, jnp.abs(score).sum() / count
+            return gradient, jnp.abs(score).sum() / count, (error**2).sum() / 2 / count
 
-        gradient, size = _mean(one, rollouts, key)
+        gradient, size, error = _mean(one, key, rollouts, clips)
         updates, opt_state = self.optimizers[0].update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         early = state.step < options.ema_start
         ema = jax.tree.map(lambda old, new: jnp.where(early, new, old + (1 - cfg.ema) * (new - old)), state.ema, params)
-        scalars = {"dmd_gradient": size, "student_gradient_norm": optax.tree.norm(gradient)}
+        norm = optax.tree.norm(gradient)
+        scalars = {"dmd_gradient": size, "regression": error, "student_gradient_norm": norm}
         return dataclasses.replace(state, params=params, ema=ema, opt_state=opt_state), scalars
 
     def _on_device(self, params: Params) -> Params:
@@ -146,7 +156,7 @@ class DistillStage(LatentStage):
 
     def rest(self, state: State, *_: Any) -> tuple[State, Scalars]:
         """What `learn` is at other steps."""
-        return state, dict.fromkeys(("dmd_gradient", "student_gradient_norm"), jnp.float32(jnp.nan))
+        return state, dict.fromkeys(("dmd_gradient", "regression", "student_gradient_norm"), jnp.float32(jnp.nan))
 
     @property
     def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -173,16 +183,16 @@ class DistillStage(LatentStage):
         return dataclasses.replace(self.teacher_model, dit=self.cfg.distill.critic_dit or self.teacher_model.dit)
 
 
-def _mean[T](function: Callable[[Rollout, PRNGKeyArray], T], rollouts: Rollout, key: PRNGKeyArray) -> T:
-    """The mean of what a function gives for each of the stacked rollouts, one at a time, each with a key of its own."""
-    inputs = (rollouts, jax.random.split(key, len(rollouts.exit_step)))
+def _mean[T](function: Callable[..., T], key: PRNGKeyArray, *stacked: Any) -> T:
+    """The mean of what a function gives for each of what is stacked, one at a time; its last argument is a key."""
+    inputs = (*stacked, jax.random.split(key, jax.tree.leaves(stacked)[0].shape[0]))
     shapes = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], inputs))
 
-    def add(total: T, each: tuple[Rollout, PRNGKeyArray]) -> tuple[T, None]:
+    def add(total: T, each: tuple) -> tuple[T, None]:
         return jax.tree.map(jnp.add, total, function(*each)), None
 
     total, _ = jax.lax.scan(add, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), inputs)
-    return jax.tree.map(lambda leaf: leaf / len(rollouts.exit_step), total)
+    return jax.tree.map(lambda leaf: leaf / len(inputs[-1]), total)
 
 
 def make(cfg: TrainConfig) -> DistillStage:

@@ -72,6 +72,17 @@ def score_gradient(
     return jnp.where(jnp.isfinite(gradient), gradient, 0).at[:, 0].set(0)
 
 
+def regression_gradient(video: Latents, clip: Latents, latents: int) -> Latents:
+    """Gradient of half the squared error to the clip, of its first `latents` but the picture.
+
+    What a picture and the way from it determine, there is one truth of; matching distributions alone is content with
+    any likely video (DMD regresses for this reason too, on its teacher's trajectories). Farther on the truth is one of
+    many, and its mean would be a blur.
+    """
+    counted = (jnp.arange(video.shape[1]) > 0) & (jnp.arange(video.shape[1]) < latents)
+    return jnp.where(counted[:, None, None, None], video - clip, 0)
+
+
 def critic_loss(
     critic: Velocity, video: Latents, given: Conditions, key: PRNGKeyArray, shift: float = flow.SHIFT
 ) -> Float[Array, ""]:

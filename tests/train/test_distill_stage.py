@@ -135,13 +135,30 @@ def test_resumes_exactly(data, tmp_path):
     assert list((straight / "samples").glob("*.png"))
 
 
+def test_regression_is_on_the_first_latents_of_the_clip_and_moves_the_student(data):
+    gradients = []
+    for weight in (0.0, 2.0):
+        params = encoded.random_params(DiT, MODEL.dit)  # a step takes them
+        made = stages.make(config(data, {"generator_every": 1, "regression": weight, "regression_latents": 3}))
+        batch = jax.tree.map(jnp.asarray, next(made.batches(0)))
+        key = jax.random.key(0)
+        rollouts = made.roll_outs(params, batch, jax.random.split(jax.random.fold_in(key, 0), 3)[0])
+        error = jax.vmap(replay.stream.join)(rollouts.clean).reshape(batch["latents"].shape) - batch["latents"]
+        trainer = made.trainer(key)
+        _, scalars = trainer.step(trainer.start(params, *trainer.besides), batch)
+        expected = (error[:, 1:3] ** 2).sum() / 2 / error[:, 1:].size
+        np.testing.assert_allclose(scalars["regression"], expected, rtol=1e-4)
+        gradients.append(float(scalars["student_gradient_norm"]))
+    assert abs(gradients[1] / gradients[0] - 1) > 0.01
+
+
 def test_mean_over_micro_batches():
     x = jnp.arange(6.0).reshape(3, 2)
     videos, features = jnp.zeros((3, 1, 2, 1, 1, 1, 1)), jnp.zeros((3, 1, 2, 1, 1))
     rollouts = replay.Rollout(
         videos, videos, jnp.tile(features, 52), jnp.tile(features, 48), jnp.zeros((3, 2, 1, 1)), x, jnp.arange(3)
     )
-    got = distill._mean(lambda r, key: (2 * r.pose_weight, jax.random.uniform(key)), rollouts, jax.random.key(0))
+    got = distill._mean(lambda r, y, key: (r.pose_weight + y, jax.random.uniform(key)), jax.random.key(0), rollouts, x)
     np.testing.assert_allclose(got[0], 2 * x.mean(axis=0))
     drawn = [jax.random.uniform(key) for key in jax.random.split(jax.random.key(0), 3)]
     np.testing.assert_allclose(got[1], np.mean(drawn), rtol=1e-6)
@@ -214,7 +231,7 @@ def test_config_files_are_a_chain():
         cfg = from_config_dict(stages.TrainConfig, file.get_config())
         assert from_config_dict(stages.TrainConfig, dataclasses.asdict(cfg)) == cfg
         assert cfg.stage == "distill" and latents_of(cfg.frames) == latents and cfg.init_from == previous
-        # No guidance: a sentence changes less than a hundredth of the tiny teacher's loss, and guiding doubles its cost.
+        # No guidance: a sentence changes less than a hundredth of the tiny teacher's loss, guiding doubles the cost.
         assert (cfg.distill.generator_every, cfg.distill.guidance, cfg.distill.shift) == (5, 1.0, 5.0)
-        assert (cfg.betas, cfg.weight_decay, cfg.clip, cfg.ema) == ((0.0, 0.999), 0.01, 10.0, 0.99)
+        assert (cfg.betas, cfg.weight_decay, cfg.clip, cfg.ema) == ((0.0, 0.999), 0.01, 10.0, 0.9)
         previous = f"runs/{name}"

@@ -62,6 +62,12 @@ def test_levels_are_one_a_clip_within_bounds_and_the_picture_is_clean():
     assert np.mean(drawn == drawn[-1]) == pytest.approx(1 - 0.98 / (5 - 4 * 0.98), abs=0.02)
 
 
+def test_regression_is_the_squared_errors_gradient_on_the_first_latents_but_the_picture():
+    video, clip = jax.random.normal(jax.random.key(0), (2, 2, 6, 2, 2, 3))
+    expected = jax.grad(lambda x: ((x - clip) ** 2)[:, 1:4].sum() / 2)(video)
+    np.testing.assert_array_equal(dmd.regression_gradient(video, clip, 4), expected)
+
+
 def test_guidance_extrapolates_from_the_model_without_text():
     def model(x, level, given):
         return x + given.text[:, :, :, None, None] * 2 + given.actions.mean() + 3

@@ -38,6 +38,8 @@ class VAEOptions:
     Fields:
       log_mse: weight of the MSE's decimal logarithm, which is PSNR: easy clips then weigh as much as hard ones.
       decoder_only: the encoder stays as it is, bit for bit, and with it every latent that it has made.
+      anchor: weight of the squared distance of the latents, in their own deviations, from those that the weights of
+        `init_from` give. The encoder may learn on, and what was trained on its latents still fits.
     """
 
     l1: float = 1.0
@@ -45,6 +47,7 @@ class VAEOptions:
     kl: float = 1e-5
     log_mse: float = 0.0
     decoder_only: bool = False
+    anchor: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +163,10 @@ class TrainConfig:
                 raise ConfigError(f"config.{field}={getattr(self, field)} must be above 0")
         if self.fresh and not self.init_from:
             raise ConfigError(f"config.fresh={self.fresh} needs config.init_from: without it everything starts anew")
+        if self.vae is not None and self.vae.anchor and not self.init_from:
+            raise ConfigError(
+                f"config.vae.anchor={self.vae.anchor} needs config.init_from: there is nothing to hold on to"
+            )
         if self.balance_actions and self.stage == "vae":
             raise ConfigError("config.balance_actions=True: stage vae is shown no actions")
         check_batch(self.batch, MeshShape.parse(self.mesh).sizes)

@@ -13,7 +13,12 @@ from relic_jax.train.stage import VAEOptions
 
 
 def loss(
-    params: Params, cfg: VAEConfig, video: Float[Array, "B T H W 3"], key: PRNGKeyArray, weights: VAEOptions
+    params: Params,
+    cfg: VAEConfig,
+    video: Float[Array, "B T H W 3"],
+    key: PRNGKeyArray,
+    weights: VAEOptions,
+    anchor: Params | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its metrics on whole clips.
 
@@ -26,10 +31,11 @@ def loss(
       key: of the draw from the posterior.
       weights: `l1`, `mse`, `log_mse` of each clip, and `kl` of the divergence from N(0, 1), in nats, mean over the
         latent's numbers. Under `decoder_only` nothing reaches the encoder.
+      anchor: the parameters whose latents `weights.anchor` holds on to.
 
     Returns:
       The loss, and `l1`, `mse` (pixels in [-1, 1]), `kl`, `psnr_db` (of the clipped draw, peak to peak 2),
-      `posterior_std` (mean).
+      `posterior_std` (mean); with an anchor `moved`, the root mean square distance of the latents from its.
     """
     mean, logvar = encode_moments(params, cfg, video)
     if weights.decoder_only:
@@ -52,4 +58,9 @@ def loss(
     total = weights.l1 * l1 + weights.mse * mse + weights.kl * kl
     if weights.log_mse:
         total += weights.log_mse * jnp.log10((error**2).mean(axis=(1, 2, 3, 4))).mean()
+    if anchor is not None:
+        kept = encode_moments(anchor, cfg, video)[0]
+        distance = (((mean - kept) / anchor["latent_std"]) ** 2).mean()
+        total += weights.anchor * distance
+        metrics["moved"] = jnp.sqrt(distance)
     return total, metrics

@@ -17,6 +17,7 @@ from relic_jax.errors import InputError
 from relic_jax.models import module, vae
 from relic_jax.models.module import Params
 from relic_jax.train import metrics
+from relic_jax.train.checkpoint import load_params
 from relic_jax.train.host import fetch
 from relic_jax.train.stage import Batches, Stage, TrainConfig
 from relic_jax.train.vae import loss
@@ -29,10 +30,11 @@ STATISTICS = 32  # batches that the latents' mean and deviation are measured on
 
 @dataclasses.dataclass(frozen=True)
 class VAEStage(Stage):
-    """See `stage.Stage`; batches have `video`, uint8 [B, T, H, W, 3]."""
+    """See `stage.Stage`; batches have `video`, uint8 [B, T, H, W, 3]. `anchor`: see `train.vae.loss`."""
 
     cfg: TrainConfig
     held_out: UInt8[np.ndarray, "N T H W 3"]
+    anchor: Params | None = None
 
     def init(self, key: PRNGKeyArray) -> Params:
         return module.init(vae.VAE, self.cfg.model.vae, key)
@@ -40,7 +42,7 @@ class VAEStage(Stage):
     def loss(
         self, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        return loss(params, self.cfg.model.vae, _unit(batch["video"]), key, self.cfg.vae)
+        return loss(params, self.cfg.model.vae, _unit(batch["video"]), key, self.cfg.vae, self.anchor)
 
     def batches(self, seed: int, part: Part = WHOLE) -> Batches:
         cfg = self.cfg
@@ -61,8 +63,8 @@ class VAEStage(Stage):
         return {"reconstruction": metrics.grid(np.stack(rows))}
 
     def finish(self, params: Params) -> Params:
-        """Sets `latent_mean` and `latent_std`, per channel, from training batches, unless the encoder stayed."""
-        if self.cfg.vae.decoder_only:
+        """Sets `latent_mean` and `latent_std`, per channel, from training batches, unless the latents stayed."""
+        if self.cfg.vae.decoder_only or self.cfg.vae.anchor:
             return params
         batches = self.batches(self.cfg.seed)
         total, squares, count = 0.0, 0.0, 0
@@ -87,7 +89,8 @@ def make(cfg: TrainConfig) -> VAEStage:
     """The stage.
 
     Raises:
-      InputError: no clips at `data` or `data_val`, too short, or of another size than the model's.
+      InputError: no clips at `data` or `data_val`, too short, or of another size than the model's; or there are no
+        weights to hold on to.
     """
     clips = loader.Clips(cfg.data_val)
     videos = [clips[i].video for i in range(min(HELD_OUT, len(clips)))]
@@ -100,7 +103,8 @@ def make(cfg: TrainConfig) -> VAEStage:
             )
     stride = cfg.model.vae.temporal_stride
     whole = (min(HELD_OUT_FRAMES, *(len(video) for video in videos)) - 1) // stride * stride + 1
-    return VAEStage(cfg, np.stack([video[:whole] for video in videos]))
+    anchor = load_params(cfg.init_from, module.abstract(vae.VAE, cfg.model.vae)) if cfg.vae.anchor else None
+    return VAEStage(cfg, np.stack([video[:whole] for video in videos]), anchor)
 
 
 def _unit(video: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T H W 3"]:

@@ -15,6 +15,6 @@ from configs import tiny_vae_decoder
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
     cfg = tiny_vae_decoder.get_config()
-    cfg.update(init_from="runs/tiny_vae_decoder", steps=3000, learning_rate=1.5e-3, ema=0.998)
-    cfg.vae.update(l1=0.0, decoder_only=False, anchor=1.0)
+    cfg.update(init_from="runs/tiny_vae_decoder", steps=7000, learning_rate=1.5e-3, ema=0.998)
+    cfg.vae.update(l1=0.0, decoder_only=False, anchor=0.05)
     return cfg

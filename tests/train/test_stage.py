@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from relic_jax.config import ConfigError, RelicConfig, from_config_dict
-from relic_jax.train.stage import TeacherOptions, TrainConfig
+from relic_jax.train.stage import TeacherOptions, TrainConfig, VAEOptions
 from tests.train.toy import config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -19,6 +19,10 @@ CONFIGS = Path(__file__).parents[2] / "configs"
         ({"ema": 1.0}, r"config.ema=1.0 must lie in \[0, 1\)"),
         ({"warmup": 41}, "config.warmup=41 must lie between 0 and config.steps=40"),
         ({"balance_actions": True}, "config.balance_actions=True: stage vae is shown no actions"),
+        (
+            {"vae": VAEOptions(anchor=1.0)},
+            "config.vae.anchor=1.0 needs config.init_from: there is nothing to hold on to",
+        ),
         ({"vae": None}, "config.stage=vae needs options config.vae and no other stage's"),
         ({"teacher": TeacherOptions()}, "config.stage=vae needs options config.vae and no other stage's"),
     ],

@@ -74,3 +74,15 @@ def test_decoder_only_leaves_the_encoder_alone_and_counts_decibels():
     for half in ("encoder", "quant_conv"):
         assert not any(np.any(g) for g in jax.tree.leaves(grads[half]))
     assert np.any(grads["decoder"]["conv_in"]["kernel"]) and np.any(grads["post_quant_conv"]["kernel"])
+
+
+def test_anchor_holds_the_latents_in_units_of_their_deviation():
+    params, weights = fresh(), VAEOptions(mse=0.0, kl=0.0, anchor=2.0)
+    start = {**params, "latent_std": jnp.full(16, 0.5)}
+    moved = {**params, "quant_conv": jax.tree.map(lambda x: x, params["quant_conv"])}
+    moved["quant_conv"]["bias"] = params["quant_conv"]["bias"].at[:16].add(0.1)  # every mean by 0.2 deviations
+    value = jax.jit(lambda p, a: loss(p, CFG, VIDEO, jax.random.key(2), weights, a))
+    total, metrics = value(moved, start)
+    np.testing.assert_allclose(metrics["moved"], 0.2, rtol=1e-4)
+    np.testing.assert_allclose(total, metrics["l1"] + 2 * 0.2**2, rtol=1e-4)
+    assert value(start, start)[1]["moved"] == 0

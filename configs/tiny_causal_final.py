@@ -5,7 +5,8 @@ Data:     runs/tiny_causal_last, and clips encoded by runs/tiny_vae_final:
               --checkpoint=runs/tiny_vae_final --tokenizer=data/tokenizer.json \\
               --text=data/train_latents/text.safetensors --palindromes=0.25
           python -m launch.prepare_data latents --data=data/val --out=data/val_final_latents \\
-              --checkpoint=runs/tiny_vae_final --tokenizer=data/tokenizer.json --text=data/train_latents/text.safetensors
+              --checkpoint=runs/tiny_vae_final --tokenizer=data/tokenizer.json \\
+              --text=data/train_latents/text.safetensors
 Command:  python -m launch.train --config=configs/tiny_causal_final.py --workdir=runs/tiny_causal_final
 Hardware: any CPU with 2 cores.
 Result:   python -m launch.export bundle ... (its docstring), then python -m launch.evaluate world; see

@@ -1,6 +1,6 @@
 """The tiny model's student, distilled on its own video of 10 s, judged by the teacher of 10 s.
 
-Data:     that of configs/tiny_causal_long.py, runs/tiny_teacher_10s and runs/tiny_distill_5s
+Data:     that of configs/tiny_teacher_5s.py, runs/tiny_teacher_10s and runs/tiny_distill_5s
 Command:  python -m launch.train --config=configs/tiny_distill_10s.py --workdir=runs/tiny_distill_10s
 Hardware: any CPU with 2 cores.
 Result:   val_gain_db and the measures of collapse in runs/tiny_distill_10s/metrics.jsonl.

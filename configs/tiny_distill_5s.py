@@ -1,6 +1,6 @@
 """The tiny model's student, distilled on its own video: first 5 s, judged by the teacher of 5 s.
 
-Data:     that of configs/tiny_causal_long.py, runs/tiny_teacher_5s and runs/tiny_ode
+Data:     that of configs/tiny_teacher_5s.py, runs/tiny_teacher_5s and runs/tiny_ode
 Command:  python -m launch.train --config=configs/tiny_distill_5s.py --workdir=runs/tiny_distill_5s
 Hardware: any CPU with 2 cores.
 Result:   val_gain_db and the measures of collapse in runs/tiny_distill_5s/metrics.jsonl.
@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
         TrainConfig(
             stage="distill",
             model=model,
-            data="data/train_large_latents",
+            data="data/train_latents_last",
             data_val="data/val_latents_last",
             init_from="runs/tiny_ode",
             steps=250,

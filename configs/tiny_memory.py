@@ -1,8 +1,8 @@
 """The tiny model with each kind of memory, from one start and with one budget: what launch.evaluate revisit compares.
 
-The start, configs/tiny_causal_opening.py, ends on clips that fit the window, so that none of the kinds was in use last.
+The start, configs/tiny_causal_last.py, has had its last 600 steps with memory `relic`.
 
-Data:     that of configs/tiny_causal_long.py, and runs/tiny_causal_opening
+Data:     that of configs/tiny_teacher_5s.py, and runs/tiny_causal_last
 Command:  for m in relic window full relic_kv; do
               python -m launch.train --config=configs/tiny_memory.py:$m --workdir=runs/tiny_memory_$m
           done
@@ -23,6 +23,6 @@ def get_config(memory: str = "relic") -> ml_collections.ConfigDict:
         raise ConfigError(f"configs/tiny_memory.py:{memory}: {memory!r} is not one of {', '.join(MEMORIES)}")
     cfg = tiny_causal_last.get_config()
     cfg.model.memory.update(MEMORIES[memory])
-    cfg.update(steps=1000)
+    cfg.update(data="data/train_latents_last", init_from="runs/tiny_causal_last", steps=1000)
     cfg.causal.opening = 0.2
     return cfg

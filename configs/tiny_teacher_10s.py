@@ -1,6 +1,6 @@
 """The tiny model's teacher, continued on clips of 10 s: 40 latents, RoPE stretched to them by YaRN.
 
-Data:     that of configs/tiny_causal_long.py, and runs/tiny_teacher_5s
+Data:     that of configs/tiny_teacher_5s.py, and runs/tiny_teacher_5s
 Command:  python -m launch.train --config=configs/tiny_teacher_10s.py --workdir=runs/tiny_teacher_10s
 Hardware: any CPU with 2 cores.
 Result:   val_gain_db in runs/tiny_teacher_10s/metrics.jsonl. It stays: it judges the student's rollouts of 10 s.

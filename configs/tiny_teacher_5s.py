@@ -1,6 +1,15 @@
 """The tiny model's teacher for distillation, the first of three lengths: bidirectional flow matching on clips of 5 s.
 
-Data:     that of configs/tiny_causal_long.py, and runs/tiny_teacher_words
+It starts from configs/tiny_causal_last.py, which has learnt the longest: the weights are of one shape, only who attends
+to whom differs.
+
+Data:     runs/tiny_causal_last, and the clips of configs/tiny_vae.py, encoded by runs/tiny_vae_last:
+          python -m launch.prepare_data latents --data=data/train --out=data/train_latents_last --palindromes=0.25 \\
+              --checkpoint=runs/tiny_vae_last --tokenizer=data/tokenizer.json \\
+              --text=data/train_latents/text.safetensors
+          python -m launch.prepare_data latents --data=data/val --out=data/val_latents_last \\
+              --checkpoint=runs/tiny_vae_last --tokenizer=data/tokenizer.json \\
+              --text=data/train_latents/text.safetensors
 Command:  python -m launch.train --config=configs/tiny_teacher_5s.py --workdir=runs/tiny_teacher_5s
 Hardware: any CPU with 2 cores.
 Result:   val_gain_db in runs/tiny_teacher_5s/metrics.jsonl. It stays: it judges the student's rollouts of 5 s.
@@ -8,12 +17,13 @@ Result:   val_gain_db in runs/tiny_teacher_5s/metrics.jsonl. It stays: it judges
 
 import ml_collections
 
-from configs import tiny_teacher_again
+from configs import tiny_teacher
 
 
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
-    cfg = tiny_teacher_again.get_config()
-    cfg.init_from = "runs/tiny_teacher_words"
-    cfg.teacher.picture_drop = 0.1  # of what it has read some stays; without pictures hidden, nothing
+    cfg = tiny_teacher.get_config()
+    cfg.update(data="data/train_latents_last", data_val="data/val_latents_last", init_from="runs/tiny_causal_last")
+    cfg.update(learning_rate=3e-3, balance_actions=True)
+    cfg.teacher.vae = "runs/tiny_vae_last"
     return cfg

@@ -162,7 +162,7 @@ def make_step(
         }
         return keep(State(params=params, ema=ema, opt_state=opt_state, step=state.step + 1)), scalars
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, compiler_options=stage.compiler_options or None)
 
 
 class Log:

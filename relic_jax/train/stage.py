@@ -229,6 +229,11 @@ class Batches(Protocol):
 class Stage(Protocol):
     """Pure functions over nested dicts of float32 parameters; subclass it to inherit what is optional."""
 
+    @property
+    def compiler_options(self) -> dict[str, Any]:
+        """XLA's, for the step; none by default."""
+        return {}
+
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters."""
         ...

@@ -19,6 +19,7 @@ def loss(
     key: PRNGKeyArray,
     weights: VAEOptions,
     anchor: Params | None = None,
+    compute: str = "float32",
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss and its metrics on whole clips.
 
@@ -32,18 +33,21 @@ def loss(
       weights: `l1`, `mse`, `log_mse` of each clip, and `kl` of the divergence from N(0, 1), in nats, mean over the
         latent's numbers. Under `decoder_only` nothing reaches the encoder.
       anchor: the parameters whose latents `weights.anchor` holds on to.
+      compute: the dtype of the convolutions; errors, the draw and the divergence are in float32.
 
     Returns:
       The loss, and `l1`, `mse` (pixels in [-1, 1]), `kl`, `psnr_db` (of the clipped draw, peak to peak 2),
       `posterior_std` (mean); with an anchor `moved`, the root mean square distance of the latents from its.
     """
-    mean, logvar = encode_moments(params, cfg, video)
+    given = video.astype(compute)
+    mean, logvar = (x.astype(jnp.float32) for x in encode_moments(params, cfg, given))
     if weights.decoder_only:
         mean, logvar = jax.lax.stop_gradient((mean, logvar))
     # Beyond these bounds (diffusers' own) the exponential overflows or the draw has no spread.
     logvar = jnp.clip(logvar, -30.0, 20.0)
     std = jnp.exp(0.5 * logvar)
-    frames = decode_sample(params, cfg, mean + std * jax.random.normal(key, mean.shape, mean.dtype))
+    draw = mean + std * jax.random.normal(key, mean.shape, mean.dtype)
+    frames = decode_sample(params, cfg, draw.astype(compute)).astype(jnp.float32)
     error = frames - video
     l1, mse = jnp.abs(error).mean(), (error**2).mean()
     kl = 0.5 * (mean**2 + std**2 - 1 - logvar).mean()
@@ -59,7 +63,7 @@ def loss(
     if weights.log_mse:
         total += weights.log_mse * jnp.log10((error**2).mean(axis=(1, 2, 3, 4))).mean()
     if anchor is not None:
-        kept = encode_moments(anchor, cfg, video)[0]
+        kept = encode_moments(anchor, cfg, given)[0].astype(jnp.float32)
         distance = (((mean - kept) / anchor["latent_std"]) ** 2).mean()
         total += weights.anchor * distance
         metrics["moved"] = jnp.sqrt(distance)

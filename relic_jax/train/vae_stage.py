@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +37,19 @@ class VAEStage(Stage):
     held_out: UInt8[np.ndarray, "N T H W 3"]
     anchor: Params | None = None
 
+    @property
+    def compiler_options(self) -> dict[str, Any]:
+        narrow = self.cfg.model.precision.compute == "bfloat16"
+        return vae.ONEDNN if narrow and jax.default_backend() == "cpu" else {}
+
     def init(self, key: PRNGKeyArray) -> Params:
         return module.init(vae.VAE, self.cfg.model.vae, key)
 
     def loss(
         self, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        return loss(params, self.cfg.model.vae, _unit(batch["video"]), key, self.cfg.vae, self.anchor)
+        model, video = self.cfg.model, _unit(batch["video"])
+        return loss(params, model.vae, video, key, self.cfg.vae, self.anchor, model.precision.compute)
 
     def batches(self, seed: int, part: Part = WHOLE) -> Batches:
         cfg = self.cfg

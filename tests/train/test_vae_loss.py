@@ -86,3 +86,13 @@ def test_anchor_holds_the_latents_in_units_of_their_deviation():
     np.testing.assert_allclose(metrics["moved"], 0.2, rtol=1e-4)
     np.testing.assert_allclose(total, metrics["l1"] + 2 * 0.2**2, rtol=1e-4)
     assert value(start, start)[1]["moved"] == 0
+
+
+def test_convolutions_in_bfloat16_leave_loss_and_gradient_where_they_were():
+    narrow = jax.jit(lambda p, k: jax.value_and_grad(loss, has_aux=True)(p, CFG, VIDEO, k, WEIGHTS, compute="bfloat16"))
+    (value, metrics), grads = narrow(fresh(), jax.random.key(2))
+    (exact, _), expected = gradient()(fresh(), jax.random.key(2))
+    assert value != exact and all(x.dtype == "float32" for x in jax.tree.leaves((value, metrics, grads)))
+    np.testing.assert_allclose(value, exact, rtol=2e-2)
+    ours, theirs = (jnp.concatenate([g.ravel() for g in jax.tree.leaves(tree)]) for tree in (grads, expected))
+    assert ours @ theirs > 0.99 * jnp.linalg.norm(ours) * jnp.linalg.norm(theirs)

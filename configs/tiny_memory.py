@@ -23,6 +23,7 @@ def get_config(memory: str = "relic") -> ml_collections.ConfigDict:
         raise ConfigError(f"configs/tiny_memory.py:{memory}: {memory!r} is not one of {', '.join(MEMORIES)}")
     cfg = tiny_causal_last.get_config()
     cfg.model.memory.update(MEMORIES[memory])
-    cfg.update(data="data/train_latents_last", init_from="runs/tiny_causal_last", steps=1000)
+    cfg.update(data="data/train_latents_last", init_from="runs/tiny_causal_last", steps=300)
+    cfg.update(sample_every=300, save_every=100)
     cfg.causal.opening = 0.2
     return cfg

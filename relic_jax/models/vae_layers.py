@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from relic_jax.models.module import param
+from relic_jax.ops import convolution
 from relic_jax.parallel import halo
 
 Video = Float[Array, "B T H W C"]
@@ -58,6 +59,8 @@ def conv2d(
     padding: Literal["SAME", "VALID"] = "SAME",
 ) -> Float[Array, "N H2 W2 D"]:
     reach = kernel.shape[1] // 2
+    if padding == "SAME" and stride == 1 and not halo.is_divided():
+        return convolution.same(x, kernel.astype(x.dtype))
     pads: str | list[tuple[int, int]] = padding
     if padding == "SAME" and reach and halo.is_divided():
         x, pads = halo.widened(x, reach), [(kernel.shape[0] // 2,) * 2, (0, 0)]

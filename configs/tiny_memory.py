@@ -2,7 +2,10 @@
 
 The start, configs/tiny_causal_last.py, has had its last 600 steps with memory `relic`.
 
-Data:     that of configs/tiny_teacher_5s.py, and runs/tiny_causal_last
+Data:     runs/tiny_causal_last, and the clips of configs/tiny_vae.py, encoded by runs/tiny_vae_last:
+          python -m launch.prepare_data latents --data=data/train --out=data/train_latents_last --palindromes=0.25 \\
+              --checkpoint=runs/tiny_vae_last --tokenizer=data/tokenizer.json \\
+              --text=data/train_latents/text.safetensors
 Command:  for m in relic window full relic_kv; do
               python -m launch.train --config=configs/tiny_memory.py:$m --workdir=runs/tiny_memory_$m
           done

@@ -151,6 +151,7 @@ def revisit(argv: Sequence[str]) -> None:
             for name, of in by_scene.items()
             for key, values in of.items()
             for measure, view in [key.split(".")]
+            if np.isfinite(values).all()
         }
         cli.write_json(_JSON.value, {**figures, "clips": count})
 
@@ -176,7 +177,8 @@ def _table(by_scene: dict[str, dict[str, np.ndarray]]) -> list[str]:
             cells = []
             for view in revisit_evaluation.VIEWS:
                 values = of[f"{measure}.{view}"]
-                cells.append(form.format(values.mean(), *revisit_evaluation.interval(values)))
+                known = np.isfinite(values).all()  # repeating the picture is the truth itself at the return
+                cells.append(form.format(values.mean(), *revisit_evaluation.interval(values)) if known else "the same")
             lines.append(f"{name:10s}" + "".join(f"{cell:>24s}" for cell in cells))
     return lines[1:]
 

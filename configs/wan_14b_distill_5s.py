@@ -3,7 +3,10 @@
 Data:     data/latents (configs/wan.py says how it is made), runs/wan_14b_ode and runs/wan_14b_teacher
 Command:  python -m launch.train --config=configs/wan_14b_distill_5s.py --workdir=runs/wan_14b_distill_5s
 Hardware: 64 x H100 80 GB, mesh fsdp=64; the clips of a batch of 64 are rolled out 64 together.
-Memory:   not estimated yet.
+Memory:   59.7 GiB a device, by
+          python -m launch.plan --config=configs/wan_14b_distill_5s.py --device=h100 --task=distill
+Time:     1.6 hours or more for all 250 steps, 9.2 hours as compiled now (attention's logits in memory):
+          bounds, by the same command.
 Result:   not run. 250 steps, the student moves at every fifth. The next stretch starts from here.
 """
 

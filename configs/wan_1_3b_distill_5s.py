@@ -3,7 +3,10 @@
 Data:     data/latents (configs/wan.py says how it is made), runs/wan_1_3b_ode and runs/wan_1_3b_teacher
 Command:  python -m launch.train --config=configs/wan_1_3b_distill_5s.py --workdir=runs/wan_1_3b_distill_5s
 Hardware: 32 x H100 80 GB, mesh fsdp=32; the clips of a batch of 64 are rolled out 32 together.
-Memory:   not estimated yet.
+Memory:   16.4 GiB a device, by
+          python -m launch.plan --config=configs/wan_1_3b_distill_5s.py --device=h100 --task=distill
+Time:     30 minutes or more for all 250 steps, 3.7 hours as compiled now (attention's logits in memory):
+          bounds, by the same command.
 Result:   not run. 250 steps, the student moves at every fifth. The next stretch starts from here.
 """
 

@@ -3,7 +3,10 @@
 Data:     data/latents (configs/wan.py says how it is made), and weights/wan_1_3b/dit (Wan 2.1's own weights, converted)
 Command:  python -m launch.train --config=configs/wan_1_3b_teacher.py --workdir=runs/wan_1_3b_teacher
 Hardware: 32 x H100 80 GB, mesh fsdp=32.
-Memory:   26.4 GiB a device, by python -m launch.plan --config=configs/wan_1_3b_teacher.py --device=h100 --task=teacher
+Memory:   26.4 GiB a device, by
+          python -m launch.plan --config=configs/wan_1_3b_teacher.py --device=h100 --task=teacher
+Time:     6.4 hours or more for all 5000 steps, 1.3 days as compiled now (attention's logits in memory):
+          bounds, by the same command.
 Result:   not run. 5000 iterations, as the paper has them; the weights stay, they judge rollouts of 5 s.
 """
 

@@ -5,6 +5,8 @@ Command:  python -m launch.train --config=configs/wan_1_3b_teacher_10s.py --work
 Hardware: 32 x H100 80 GB, mesh fsdp=16,seq=2.
 Memory:   24.0 GiB a device, by
           python -m launch.plan --config=configs/wan_1_3b_teacher_10s.py --device=h100 --task=teacher
+Time:     1.6 hours or more for all 1000 steps, 10.9 hours as compiled now (attention's logits in memory):
+          bounds, by the same command.
 Result:   not run. 1000 iterations, as the paper has them; the weights stay, they judge rollouts of 10 s.
 """
 

@@ -5,6 +5,8 @@ Command:  python -m launch.train --config=configs/wan_1_3b_teacher_20s.py --work
 Hardware: 32 x H100 80 GB, mesh fsdp=8,seq=4.
 Memory:   45.5 GiB a device, by
           python -m launch.plan --config=configs/wan_1_3b_teacher_20s.py --device=h100 --task=teacher
+Time:     23.3 hours or more for all 4000 steps, 7.8 days as compiled now (attention's logits in memory):
+          bounds, by the same command.
 Result:   not run. 4000 iterations, as the paper has them; the weights stay, they judge rollouts of 20 s.
 """
 

@@ -2,7 +2,7 @@
 
 Data:     data/latents (configs/wan.py says how it is made), and runs/wan_14b_teacher_20s
 Command:  python -m launch.train --config=configs/wan_14b_ode_data.py --workdir=runs/wan_14b_ode_data
-Hardware: 1 x H200 141 GB; one process. Stopped, the same command goes on shard by shard.
+Hardware: 1 x H100 80 GB; one process. Stopped, the same command goes on shard by shard.
 Memory:   52.2 GiB a device, by
           python -m launch.plan --config=configs/wan_14b_ode_data.py --device=h100 --task=ode_data
 Time:     26 minutes or more a trajectory on a device, 6.0 hours as compiled now (attention's logits in memory):

@@ -1,8 +1,8 @@
 """2D convolution with a kernel gradient that XLA:CPU computes fast.
 
-XLA writes the gradient with respect to a kernel as a convolution whose window is the whole picture. Its CPU backend
-does that at 15 to 30 GFLOP/s a core where the convolution itself reaches 60 to 130, so two thirds of a training step
-went into it. Here it is one matrix product a picture, of small patches with what came back: 2.5 times as fast.
+XLA writes the gradient with respect to a kernel as a convolution whose window is the whole picture. On its CPU backend
+that takes four times as long as the convolution itself (3 x 3, 20 and 40 features). Here it is one matrix product a
+picture, of small patches with what came back: 2.5 times as fast.
 """
 
 from __future__ import annotations

@@ -24,15 +24,15 @@ def get_config() -> ml_collections.ConfigDict:
             data="runs/tiny_ode_data",
             data_val="data/val_latents_20s",
             init_from="runs/tiny_causal_20s",
-            steps=800,
+            steps=250,
             batch=4,
             frames=317,
             optimizer="muon",
             warmup=20,
             learning_rate=1e-3,
             ema=0.99,
-            sample_every=200,
-            save_every=100,
+            sample_every=125,
+            save_every=50,
             ode=OdeOptions(vae="runs/tiny_vae_last", pose_drop=0.3),
         )
     )

@@ -3,7 +3,7 @@
 Data:     runs/tiny_teacher_20s and its clips, for their pictures, captions and camera paths
 Command:  python -m launch.train --config=configs/tiny_ode_data.py --workdir=runs/tiny_ode_data
 Hardware: any CPU with 2 cores; one process a core. Stopped, the same command goes on shard by shard.
-Result:   128 trajectories of 24 Euler steps, five points of each kept, in runs/tiny_ode_data: a TFDS data set.
+Result:   64 trajectories of 16 Euler steps, five points of each kept, in runs/tiny_ode_data: a TFDS data set.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
             teacher="runs/tiny_teacher_20s",
             data="data/train_latents_20s",
             frames=317,
-            clips=128,
-            steps=24,
+            clips=64,
+            steps=16,
             batch=1,
             guidance=1.0,  # the tiny teacher's text decides next to nothing where there is a picture
         )

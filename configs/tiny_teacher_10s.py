@@ -15,7 +15,7 @@ from relic_jax.config import RelicConfig, to_config_dict
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
     cfg = tiny_teacher_5s.get_config()
-    cfg.update(init_from="runs/tiny_teacher_5s", steps=300, frames=157, warmup=20, learning_rate=2e-3)
-    cfg.update(sample_every=150, save_every=100)
+    cfg.update(init_from="runs/tiny_teacher_5s", steps=160, batch=4, frames=157, warmup=20, learning_rate=2e-3)
+    cfg.update(sample_every=80, save_every=40)
     cfg.model.dit = to_config_dict(RelicConfig.tiny().stretched(40).dit)
     return cfg

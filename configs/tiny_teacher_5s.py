@@ -24,6 +24,6 @@ def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
     cfg = tiny_teacher.get_config()
     cfg.update(data="data/train_latents_last", data_val="data/val_latents_last", init_from="runs/tiny_causal_last")
-    cfg.update(learning_rate=3e-3, balance_actions=True)
+    cfg.update(steps=400, learning_rate=3e-3, balance_actions=True, sample_every=200, save_every=100)
     cfg.teacher.vae = "runs/tiny_vae_last"
     return cfg

@@ -37,7 +37,7 @@ def test_each_stage_begins_where_the_last_one_ended(size):
     if size == "tiny":
         student = load("tiny_causal_20s")[1]
         assert student.model.dit == runs["ode"].model.dit and student.frames == runs["ode"].frames
-        assert student.init_from == "runs/tiny_teacher_20s"
+        assert student.init_from == "runs/tiny_causal_last"
     assert runs["ode"].data == f"runs/{size}_ode_data" and runs["ode_data"].teacher == f"runs/{size}_teacher_20s"
     assert runs["ode"].model.dit == runs["ode_data"].model.dit == runs["teacher_20s"].model.dit
     assert runs["ode"].model.stream == runs["ode_data"].model.stream

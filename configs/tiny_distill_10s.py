@@ -15,7 +15,7 @@ from relic_jax.config import RelicConfig, to_config_dict
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
     cfg = tiny_distill_5s.get_config()
-    cfg.update(init_from="runs/tiny_distill_5s", steps=150, frames=157)
+    cfg.update(init_from="runs/tiny_distill_5s", steps=80, batch=4, frames=157, sample_every=40, save_every=20)
     cfg.distill.update(teacher="runs/tiny_teacher_10s", micro_batch=4, ema_start=0)
     cfg.distill.teacher_dit = to_config_dict(RelicConfig.tiny().stretched(40).dit)
     return cfg

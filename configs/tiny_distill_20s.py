@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
     cfg = tiny_distill_10s.get_config()
     cfg.update(data="data/train_latents_20s", data_val="data/val_latents_20s", frames=317)
+    cfg.update(steps=60, batch=2, sample_every=30)
     cfg.init_from = "runs/tiny_distill_10s"
     cfg.distill.update(teacher="runs/tiny_teacher_20s", micro_batch=2)
     cfg.distill.teacher_dit = None  # the student's own size

@@ -24,16 +24,16 @@ def get_config() -> ml_collections.ConfigDict:
             data="data/train_latents_last",
             data_val="data/val_latents_last",
             init_from="runs/tiny_ode",
-            steps=250,
-            batch=16,
+            steps=150,
+            batch=8,
             frames=77,
             balance_actions=True,
-            learning_rate=1e-4,
+            learning_rate=2e-4,
             warmup=0,
             schedule="constant",
             betas=(0.0, 0.999),
             clip=10.0,
-            ema=0.9,  # of 50 updates, not of thousands
+            ema=0.9,  # of 30 updates, not of thousands
             log_every=10,
             sample_every=50,
             save_every=25,
@@ -41,12 +41,12 @@ def get_config() -> ml_collections.ConfigDict:
                 vae="runs/tiny_vae_last",
                 teacher="runs/tiny_teacher_5s",
                 teacher_dit=RelicConfig.tiny().dit,
-                critic_learning_rate=1e-4,
+                critic_learning_rate=3e-4,
                 guidance=1.0,  # as in configs/tiny_ode_data.py
                 micro_batch=8,
                 regression=1.0,
                 regression_latents=9,  # 2 s: what the picture still determines
-                ema_start=100,
+                ema_start=50,
             ),
         )
     )

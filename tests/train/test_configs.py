@@ -48,7 +48,7 @@ def test_each_stage_begins_where_the_last_one_ended(size):
     assert runs["ode"].frames == runs["ode_data"].frames == 317
     quarter = runs["ode_data"].steps // 4
     assert runs["ode_data"].kept == (0, quarter, 2 * quarter, 3 * quarter)
-    assert runs["ode_data"].steps == (24 if size == "tiny" else 48)
+    assert runs["ode_data"].steps == (16 if size == "tiny" else 48)
 
 
 @pytest.mark.parametrize("size", SIZES)

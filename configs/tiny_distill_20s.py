@@ -1,10 +1,9 @@
-"""The tiny model's student, distilled on its own video of 20 s, judged by the teacher of 20 s: what ships.
+"""The tiny model's student, distilled on its own video of 20 s, judged by the teacher of 20 s.
 
 Data:     that of configs/tiny_teacher_20s.py, runs/tiny_teacher_20s and runs/tiny_distill_10s
 Command:  python -m launch.train --config=configs/tiny_distill_20s.py --workdir=runs/tiny_distill_20s
 Hardware: any CPU with 2 cores.
-Result:   val_gain_db and the measures of collapse in runs/tiny_distill_20s/metrics.jsonl; the model card
-          says what it reached.
+Result:   val_gain_db and the measures of collapse in runs/tiny_distill_20s/metrics.jsonl.
 """
 
 import ml_collections

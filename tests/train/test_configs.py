@@ -62,6 +62,11 @@ def test_distillation_goes_through_the_lengths(size):
         assert (run.distill.teacher_dit or student) == judge.model.dit and run.frames <= judge.frames
         assert latents_of(run.frames) % run.model.stream.block == 0 and run.distill.generator_every == 5
         before = f"runs/{size}_distill{seconds}"
+    if size == "tiny":
+        for name in ("tiny_distill_opening", "tiny_distill_last"):
+            run = load(name)[1]
+            assert run.init_from == before and run.model.dit == student
+            before = f"runs/{name}"
 
 
 CHAIN = sorted(path for stage in ("teacher", "ode", "distill") for path in CONFIGS.glob(f"*_{stage}*.py"))

@@ -1,7 +1,7 @@
 """The tiny model's student, its last stretch: 20 s once more, judged by the teacher of 20 s. It is what ships.
 
 The stretch before it, on openings alone, makes the first two seconds exact, and walks of a minute pale: nothing in it
-says how a stream goes on. This one brings the colours back.
+says how a stream goes on. This one is to bring the colours back; eight updates brought some.
 
 Data:     that of configs/tiny_teacher_20s.py, runs/tiny_teacher_20s and runs/tiny_distill_opening
 Command:  python -m launch.train --config=configs/tiny_distill_last.py --workdir=runs/tiny_distill_last

@@ -3,7 +3,8 @@
 Data:     that of configs/tiny_teacher.py, and runs/tiny_teacher
 Command:  python -m launch.train --config=configs/tiny_causal.py --workdir=runs/tiny_causal
 Hardware: any CPU with 2 cores.
-Result:   python -m launch.export bundle ... (its docstring), then python -m launch.evaluate world; see
+Result:   python -m launch.export bundle ... (its docstring), then python -m launch.evaluate world, both with
+          --config.dit.yarn_scale=1, for only later stages stretch RoPE; see
           relic_jax/assets/tiny/README.md for what it reached.
 """
 

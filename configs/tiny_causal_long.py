@@ -10,7 +10,8 @@ Data:     runs/tiny_causal, and the clips of configs/tiny_vae_last.py, encoded b
               --checkpoint=runs/tiny_vae_last --tokenizer=data/tokenizer.json --text=data/train_latents/text.safetensors
 Command:  python -m launch.train --config=configs/tiny_causal_long.py --workdir=runs/tiny_causal_long
 Hardware: any CPU with 2 cores.
-Result:   python -m launch.export bundle ... (its docstring), then python -m launch.evaluate world; see
+Result:   python -m launch.export bundle ... (its docstring), then python -m launch.evaluate world, both with
+          --config.dit.yarn_scale=1, for only later stages stretch RoPE; see
           relic_jax/assets/tiny/README.md for what it reached.
 """
 

@@ -11,7 +11,8 @@ Command:  for m in relic window full relic_kv; do
           done
 Hardware: any CPU with 2 cores.
 Result:   python -m launch.export bundle ... of each, then
-          python -m launch.evaluate revisit --models=relic=DIR,window=DIR,full=DIR,relic_kv=DIR; see BENCHMARKS.md.
+          python -m launch.evaluate revisit --models=relic=DIR,window=DIR,full=DIR,relic_kv=DIR; both with
+          --config.dit.yarn_scale=1, for only later stages stretch RoPE; see BENCHMARKS.md.
 """
 
 import ml_collections

@@ -102,6 +102,8 @@ class VAEConfig:
 
     `multipliers` gives one level each; every level but the last halves the sides, and level i also
     halves time where `temporal_down[i]`. `patch_size` folds pixels into channels first, as Wan 2.2 does.
+    `extra_res_blocks` are each level's, in both halves, beyond Wan's. They start as the identity, so that a trained VAE
+    can grow (`launch.export grow`).
     """
 
     latent_channels: int = 16
@@ -110,13 +112,23 @@ class VAEConfig:
     res_blocks: int = 2
     temporal_down: tuple[bool, ...] = (False, True, True)
     patch_size: int = 1
+    extra_res_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _require(
+            not self.extra_res_blocks or len(self.extra_res_blocks) == len(self.multipliers),
+            f"vae.extra_res_blocks has {len(self.extra_res_blocks)} entries, expected none, or "
+            f"{len(self.multipliers)}: one a level of vae.multipliers",
+        )
         _require(
             len(self.temporal_down) == len(self.multipliers) - 1,
             f"vae.temporal_down has {len(self.temporal_down)} entries, expected {len(self.multipliers) - 1}, one a "
             "level of vae.multipliers but the last",
         )
+
+    def extra_blocks_of(self, level: int) -> int:
+        """Its residual blocks, in either half, beyond Wan's."""
+        return self.extra_res_blocks[level] if self.extra_res_blocks else 0
 
     @property
     def spatial_stride(self) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -89,14 +90,22 @@ class Encoder(nnx.Module):
     def __init__(self, cfg: VAEConfig, *, rngs: nnx.Rngs):
         widths = [cfg.base_dim * m for m in cfg.multipliers]
         self.conv_in = CausalConv3d(RGB * cfg.patch_size**2, cfg.base_dim, init=delta, bias_init=spread, rngs=rngs)
-        blocks, width = [], cfg.base_dim
+        blocks, extra, order, width = [], [], [], cfg.base_dim
         for level, features in enumerate(widths):
             for _ in range(cfg.res_blocks):
+                order.append(("down_blocks", str(len(blocks))))
                 blocks.append(ResidualBlock(width, features, rngs=rngs))
                 width = features
+            for _ in range(cfg.extra_blocks_of(level)):
+                order.append(("extra_blocks", str(len(extra))))
+                extra.append(ResidualBlock(width, width, rngs=rngs))
             if level < len(widths) - 1:
+                order.append(("down_blocks", str(len(blocks))))
                 blocks.append(Downsample(width, temporal=cfg.temporal_down[level], rngs=rngs))
+        self.order = tuple(order)  # in which the blocks come; the extra ones are apart, so that Wan's keep their names
         self.down_blocks = nnx.Dict({str(i): block for i, block in enumerate(blocks)})
+        if extra:
+            self.extra_blocks = nnx.Dict({str(i): block for i, block in enumerate(extra)})
         self.mid_block = MidBlock(width, rngs=rngs)
         self.norm_out = ChannelNorm(width, rngs=rngs)
         self.conv_out = CausalConv3d(width, 2 * cfg.latent_channels, init=delta, rngs=rngs)
@@ -112,7 +121,8 @@ class Encoder(nnx.Module):
         """All but the last convolution."""
         past = dict(history or {})
         x, past["conv_in"] = self.conv_in(clear(x, stream), past.get("conv_in"))
-        x, past["down_blocks"] = chain(self.down_blocks, x, past.get("down_blocks"), stream)
+        blocks = [getattr(self, group)[name] for group, name in self.order]
+        x, past["down_blocks"] = chain(blocks, x, past.get("down_blocks"), stream)
         x, past["mid_block"] = self.mid_block(x, past.get("mid_block"), stream)
         return jax.nn.silu(self.norm_out(x)), past
 
@@ -120,8 +130,8 @@ class Encoder(nnx.Module):
 class UpBlock(nnx.Module):
     """Residual blocks of one level and the step up to the next."""
 
-    def __init__(self, features_in: int, features_out: int, cfg: VAEConfig, *, temporal: bool | None, rngs: nnx.Rngs):
-        widths = [features_in] + [features_out] * (cfg.res_blocks + 1)
+    def __init__(self, features_in: int, features_out: int, blocks: int, *, temporal: bool | None, rngs: nnx.Rngs):
+        widths = [features_in] + [features_out] * blocks
         self.resnets = nnx.Dict(
             {str(i): ResidualBlock(a, b, rngs=rngs) for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False))}
         )
@@ -132,7 +142,7 @@ class UpBlock(nnx.Module):
         self, x: Video, history: History, stream: Stream | None
     ) -> tuple[Float[Array, "B T2 H2 W2 D"], History]:
         past = dict(history or {})
-        x, past["resnets"] = chain(self.resnets, x, past.get("resnets"), stream)
+        x, past["resnets"] = chain(in_order(self.resnets), x, past.get("resnets"), stream)
         if hasattr(self, "upsampler"):
             x, past["upsampler"] = self.upsampler(x, past.get("upsampler"), stream)
         return x, past
@@ -147,11 +157,12 @@ class Decoder(nnx.Module):
         temporal: list[bool | None] = [*reversed(cfg.temporal_down), None]
         self.conv_in = CausalConv3d(cfg.latent_channels, widths[0], init=delta, bias_init=spread, rngs=rngs)
         self.mid_block = MidBlock(widths[0], rngs=rngs)
+        blocks = [cfg.res_blocks + 1 + cfg.extra_blocks_of(level) for level in reversed(range(len(widths)))]
         # An upsampler halves the channels that it is given.
         entries = [widths[0], *(width // 2 for width in widths[:-1])]
         self.up_blocks = nnx.Dict(
             {
-                str(i): UpBlock(entry, width, cfg, temporal=temporal[i], rngs=rngs)
+                str(i): UpBlock(entry, width, blocks[i], temporal=temporal[i], rngs=rngs)
                 for i, (entry, width) in enumerate(zip(entries, widths, strict=True))
             }
         )
@@ -164,18 +175,23 @@ class Decoder(nnx.Module):
         past = dict(history or {})
         x, past["conv_in"] = self.conv_in(x, past.get("conv_in"))
         x, past["mid_block"] = self.mid_block(x, past.get("mid_block"), stream)
-        x, past["up_blocks"] = chain(self.up_blocks, x, past.get("up_blocks"), stream)
+        x, past["up_blocks"] = chain(in_order(self.up_blocks), x, past.get("up_blocks"), stream)
         x, past["conv_out"] = self.conv_out(clear(jax.nn.silu(self.norm_out(x)), stream), past.get("conv_out"))
         return x, past
 
 
+def in_order(blocks: nnx.Dict) -> list[nnx.Module]:
+    """The blocks "0", "1", ..."""
+    return [blocks[str(i)] for i in range(len(blocks))]
+
+
 def chain(
-    blocks: nnx.Dict, x: Video, history: History, stream: Stream | None
+    blocks: Sequence[nnx.Module], x: Video, history: History, stream: Stream | None
 ) -> tuple[Float[Array, "B T2 H2 W2 D"], History]:
-    """The blocks "0", "1", ... one after the other, each with its own history."""
+    """The blocks one after the other, each with its own history."""
     past = list(history or [None] * len(blocks))
-    for i in range(len(past)):
-        x, past[i] = blocks[str(i)](x, past[i], stream)
+    for i, block in enumerate(blocks):
+        x, past[i] = block(x, past[i], stream)
     return x, past
 
 

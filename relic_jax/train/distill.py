@@ -137,8 +137,12 @@ class DistillStage(LatentStage):
         def one(rollout: Rollout, clip: Array, key: PRNGKeyArray) -> tuple[Params, Array, Array]:
             score = dmd.score_gradient(real, fake, rollout.latents, rollout.given, key, options.shift)
             error = dmd.regression_gradient(rollout.latents, clip, options.regression_latents)
+            wanted = score + options.regression * error
+            if options.steadiness:
+                fading = dmd.steadiness_gradient(rollout.latents, clip, options.steadiness_latents)
+                wanted += options.steadiness * fading
             count = score[:, 1:].size  # the loss is a mean over all numbers of the batch but the picture's
-            blocks = stream.split((score + options.regression * error) / count, cfg.model.stream.block)
+            blocks = stream.split(wanted / count, cfg.model.stream.block)
             gradient, _ = replay_gradient(student, cfg.model, rollout, blocks, checkpoint=cfg.recompute)
             return gradient, jnp.abs(score).sum() / count, (error**2).sum() / 2 / count
 

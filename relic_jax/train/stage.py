@@ -100,11 +100,13 @@ class DistillOptions:
     micro_batch: int = 1  # clips that are rolled out together; gradients add up to `batch`
     regression: float = 0.0  # weight of half the squared error to the clip, besides matching; 0: the paper's own loss
     regression_latents: int = 1  # the first ones of a clip, which the error is taken of; latent 0 is the picture
+    steadiness: float = 0.0  # weight of `dmd.steadiness_gradient`, against fading; 0: the paper's own loss
+    steadiness_latents: int = 20  # a span of it
     ema_start: int = 200  # step from which `ema` is a moving average; before it is the weights
     offload_teacher: bool = False  # but for the student's turns its weights lie in the host's memory; needs a mesh
 
     def __post_init__(self) -> None:
-        for field in ("generator_every", "micro_batch", "regression_latents"):
+        for field in ("generator_every", "micro_batch", "regression_latents", "steadiness_latents"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"config.distill.{field}={getattr(self, field)} must be at least 1")
         if self.critic_learning_rate <= 0:

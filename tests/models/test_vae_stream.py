@@ -1,5 +1,6 @@
 """The streaming VAE is the whole VAE, whatever the chunks, with one compilation."""
 
+import dataclasses
 import functools
 
 import jax
@@ -14,7 +15,8 @@ from relic_jax.models.module import init
 
 WAN_LIKE = VAEConfig(base_dim=8, res_blocks=1)
 TINY_LIKE = VAEConfig(base_dim=8, multipliers=(1, 2, 4), res_blocks=1, temporal_down=(True, True), patch_size=2)
-CONFIGS = pytest.mark.parametrize("cfg", [WAN_LIKE, TINY_LIKE], ids=["wan_like", "tiny_like"])
+DEEPER = dataclasses.replace(TINY_LIKE, base_dim=4, extra_res_blocks=(2, 1, 0))
+CONFIGS = pytest.mark.parametrize("cfg", [WAN_LIKE, TINY_LIKE, DEEPER], ids=["wan_like", "tiny_like", "deeper"])
 BATCH, LATENTS, HEIGHT, WIDTH = 2, 4, 2, 3
 
 

@@ -152,6 +152,18 @@ def test_regression_is_on_the_first_latents_of_the_clip_and_moves_the_student(da
     assert abs(gradients[1] / gradients[0] - 1) > 0.01
 
 
+def test_steadiness_moves_the_student(data):
+    gradients = []
+    for weight in (0.0, 1.0):
+        params = encoded.random_params(DiT, MODEL.dit)
+        made = stages.make(config(data, {"generator_every": 1, "steadiness": weight, "steadiness_latents": 2}))
+        batch = jax.tree.map(jnp.asarray, next(made.batches(0)))
+        trainer = made.trainer(jax.random.key(0))
+        _, scalars = trainer.step(trainer.start(params, *trainer.besides), batch)
+        gradients.append(float(scalars["student_gradient_norm"]))
+    assert abs(gradients[1] / gradients[0] - 1) > 0.01
+
+
 def test_mean_over_micro_batches():
     x = jnp.arange(6.0).reshape(3, 2)
     videos, features = jnp.zeros((3, 1, 2, 1, 1, 1, 1)), jnp.zeros((3, 1, 2, 1, 1))

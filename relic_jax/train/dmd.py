@@ -23,7 +23,8 @@ from relic_jax.models.module import Params, bind
 from relic_jax.train.clips import Conditions
 
 LOWEST, HIGHEST = 0.02, 0.98  # noise levels at which videos are judged
-_FAINT = 0.03  # of an axis's energy: added to statistics, so that the logarithm of nothing has a bounded slope
+_FAINT = 0.01  # of an axis's energy: added to statistics, so that the logarithm of nothing has a bounded slope
+_STEADY = (1.0, 1.0, 3.0)  # weights of energy, contrast and detail; detail is lost first and comes back last
 
 Latents = Float[Array, "B L H W C"]
 Level = Float[Array, "B L"]
@@ -92,8 +93,8 @@ def steadiness_gradient(video: Latents, clip: Latents, span: int) -> Latents:
     dozen updates sees them last: pictures grow soft in seconds and pale in a minute. These statistics show them at
     once, and say nothing of what is to be seen, so nothing blurs. They are taken along the real clips' principal axes:
     a colour is a mixture of channels, and can fade while each of them keeps what it has. The loss is the sum, over all
-    numbers of the later spans, of log(share / first share)^2 / 2 of each axis's statistics; the first share, a mean
-    over the batch, is a constant.
+    numbers of the later spans, of log(share / first share)^2 / 2 of each axis's statistics, weighted; the first share,
+    a mean over the batch, is a constant.
 
     Args:
       span: latents. What is left over at the end takes no part, nor does the picture.
@@ -109,7 +110,8 @@ def steadiness_gradient(video: Latents, clip: Latents, span: int) -> Latents:
         made = _statistics(video @ axes, span, count) + _FAINT * energies
         first = jax.lax.stop_gradient(made[:, :, 0].mean(1) / real[:, :, 0].mean(1))
         share = made[:, :, 1:] / (real[:, :, 1:] * first[:, None, None])
-        return 0.5 * (jnp.log(share) ** 2).sum() * span * video.shape[2] * video.shape[3]
+        loss = 0.5 * jnp.einsum("n,nbsc->", jnp.asarray(_STEADY), jnp.log(share) ** 2)
+        return loss * span * video.shape[2] * video.shape[3]
 
     gradient = jax.grad(loss)(video)
     return jnp.where(jnp.isfinite(gradient), gradient, 0).at[:, 0].set(0)

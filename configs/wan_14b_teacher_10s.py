@@ -5,6 +5,8 @@ Command:  python -m launch.train --config=configs/wan_14b_teacher_10s.py --workd
 Hardware: 64 x H100 80 GB, mesh fsdp=32,seq=2.
 Memory:   45.7 GiB a device, by
           python -m launch.plan --config=configs/wan_14b_teacher_10s.py --device=h100 --task=teacher
+Time:     4.2 hours or more for all 1000 steps, 1.1 days as compiled now (attention's logits in memory):
+          bounds, by the same command.
 Result:   not run. 1000 iterations, as the paper has them; the weights stay, they judge rollouts of 10 s.
 """
 

@@ -219,6 +219,11 @@ def make(cfg: TrainConfig) -> DistillStage:
             f"config.frames={cfg.frames} are {length} latents, expected a multiple of "
             f"model.stream.block={cfg.model.stream.block}"
         )
+    if options.steadiness and length < 2 * options.steadiness_latents:
+        raise ConfigError(
+            f"config.frames={cfg.frames} are {length} latents, config.distill.steadiness compares spans of "
+            f"steadiness_latents={options.steadiness_latents}: expected at least two"
+        )
     if options.critic_dit is not None and not options.critic:
         raise ConfigError("config.distill.critic is empty: a critic of a size of its own needs weights to start from")
     if cfg.batch % options.micro_batch:

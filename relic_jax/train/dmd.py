@@ -110,8 +110,8 @@ def steadiness_gradient(video: Latents, clip: Latents, span: int) -> Latents:
         made = _statistics(video @ axes, span, count) + _FAINT * energies
         first = jax.lax.stop_gradient(made[:, :, 0].mean(1) / real[:, :, 0].mean(1))
         share = made[:, :, 1:] / (real[:, :, 1:] * first[:, None, None])
-        loss = 0.5 * jnp.einsum("n,nbsc->", jnp.asarray(_STEADY), jnp.log(share) ** 2)
-        return loss * span * video.shape[2] * video.shape[3]
+        total = 0.5 * jnp.einsum("n,nbsc->", jnp.asarray(_STEADY), jnp.log(share) ** 2)
+        return total * span * video.shape[2] * video.shape[3]
 
     gradient = jax.grad(loss)(video)
     return jnp.where(jnp.isfinite(gradient), gradient, 0).at[:, 0].set(0)

@@ -191,6 +191,7 @@ def test_collapse_stops(data):
         ({"teacher": ""}, {}, ConfigError, r"config\.distill\.teacher is empty"),
         ({"critic": ""}, {}, ConfigError, r"config\.distill\.critic is empty: a critic of a size of its own"),
         ({}, {"frames": 17}, ConfigError, r"config\.frames=17 are 5 latents, expected a multiple of .*block=2"),
+        ({"steadiness": 1.0}, {}, ConfigError, r"spans of steadiness_latents=20: expected at least two"),
         ({}, {"frames": 20}, ConfigError, r"config\.frames=20: expected 4 L \+ 1 frames"),
         ({"micro_batch": 3}, {}, ConfigError, r"config\.batch=2 is not a multiple of distill\.micro_batch=3"),
         ({}, {"schedule": "cosine"}, ConfigError, "stage distill has a constant learning rate"),

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses as camera_poses
 from relic_jax.config import RelicConfig
+
+AGO = 32  # frames: what is nearer in time, the window may still hold
+NEAR_STEPS, NEAR_DEGREES = 1.5, 3.0
 
 
 @jax.tree_util.register_dataclass
@@ -39,6 +43,24 @@ def conditions(batch: Mapping[str, Array], cfg: RelicConfig) -> Conditions:
         poses=camera_poses.pose_features(batch["rotations"], positions),
         pose_weight=jnp.ones((positions.shape[0],), jnp.float32),
     )
+
+
+def revisits(batch: Mapping[str, Array], stride: int) -> Bool[Array, "B L"]:
+    """The latents whose last frame looks from where the camera has looked before, long enough ago.
+
+    What they show is known from then, whatever else the clip shows. Long enough is AGO frames; the same place is
+    within NEAR_STEPS of the clip's mean steps and NEAR_DEGREES.
+
+    Args:
+      stride: frames a latent; latent i ends with frame i * stride.
+    """
+    rotations, positions = batch["rotations"], batch["positions"]
+    now = jnp.arange(0, positions.shape[1], stride)
+    cosine = (jnp.einsum("blij,btij->blt", rotations[:, now], rotations) - 1) / 2
+    distance = jnp.linalg.norm(positions[:, now, None] - positions[:, None], axis=-1)
+    near = distance < NEAR_STEPS * batch["unit"][:, None, None]
+    earlier = jnp.arange(positions.shape[1]) <= now[:, None] - AGO
+    return (near & (cosine > np.cos(np.deg2rad(NEAR_DEGREES))) & earlier).any(-1)
 
 
 def drop(given: Conditions, key: PRNGKeyArray, text: float, pose: float) -> Conditions:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from relic_jax.config import ConfigError, DiTConfig, RelicConfig, latents_of
 from relic_jax.models import module
@@ -27,7 +27,7 @@ from relic_jax.parallel.rules import constrain
 from relic_jax.stream import rollout as stream
 from relic_jax.train import checkpoint, collapse, dmd, loop, sharded
 from relic_jax.train import optimizer as optimizers
-from relic_jax.train.clips import Conditions, conditions
+from relic_jax.train.clips import Conditions, conditions, drop, revisits
 from relic_jax.train.latent_stage import LatentStage, arguments
 from relic_jax.train.replay import Rollout, replay_gradient, roll_out
 from relic_jax.train.stage import Scalars, State, TrainConfig, Trainer
@@ -69,7 +69,7 @@ class DistillStage(LatentStage):
             # Last in its turn of five, when the critic has caught up with what the student makes now.
             turn = (state.step + 1) % self.cfg.distill.generator_every == 0
             video = jax.vmap(stream.join)(rollouts.clean)
-            clips = batch["latents"].reshape(video.shape)
+            clips = batch["latents"].reshape(video.shape), self.determined(batch).reshape(video.shape[:3])
             state, of_student = jax.lax.cond(turn, self.learn, self.rest, state, teacher, rollouts, clips, keys[2])
             norms = of_critic.pop("critic_gradient_norm"), of_student["student_gradient_norm"]
             scalars = {
@@ -101,9 +101,22 @@ class DistillStage(LatentStage):
         def one(inputs: tuple[dict[str, Array], PRNGKeyArray]) -> Rollout:
             clips, key = inputs
             clips = jax.tree.map(lambda x: constrain(x, "batch"), clips)
-            return roll_out(student, cfg, clips["latents"][:, 0], conditions(clips, cfg), key, exit_step)
+            given = conditions(clips, cfg)
+            if self.cfg.distill.pose_drop:
+                given = drop(given, jax.random.fold_in(key, 0), text=0.0, pose=self.cfg.distill.pose_drop)
+            return roll_out(student, cfg, clips["latents"][:, 0], given, key, exit_step)
 
         return jax.lax.map(one, (parts, jax.random.split(keys[1], len(parts["latents"]))))
+
+    def determined(self, batch: Mapping[str, Array]) -> Bool[Array, "B L"]:
+        """The latents of clips that regression counts: the first ones, and with `regression_revisits` known places."""
+        options = self.cfg.distill
+        counted = jnp.broadcast_to(
+            jnp.arange(batch["latents"].shape[1]) < options.regression_latents, batch["latents"].shape[:2]
+        )
+        if options.regression_revisits:
+            counted |= revisits(batch, self.cfg.model.vae.temporal_stride)
+        return counted
 
     def learn_critic(
         self, extra: dict[str, Any], rollouts: Rollout, key: PRNGKeyArray
@@ -125,18 +138,23 @@ class DistillStage(LatentStage):
         state: State,
         teacher: Params,
         rollouts: Rollout,
-        clips: Float[Array, "N B L H W C"],
+        clips: tuple[Float[Array, "N B L H W C"], Bool[Array, "N B L"]],
         key: PRNGKeyArray,
     ) -> tuple[State, Scalars]:
-        """The student's update: the gradient that teacher and critic give its video, replayed."""
+        """The student's update: the gradient that teacher and critic give its video, replayed.
+
+        Args:
+          clips: the real ones, and which of their latents count in regression.
+        """
         cfg, options = self.cfg, self.cfg.distill
         real = dmd.guided(dmd.velocity(self._on_device(teacher), self.teacher_model), options.guidance)
         fake = dmd.velocity(state.extra["critic"], self.critic_model)
         student = cast_kernels(state.params, cfg.model.precision.compute)
 
-        def one(rollout: Rollout, clip: Array, key: PRNGKeyArray) -> tuple[Params, Array, Array]:
+        def one(rollout: Rollout, real_one: tuple[Array, Array], key: PRNGKeyArray) -> tuple[Params, Array, Array]:
+            clip, counted = real_one
             score = dmd.score_gradient(real, fake, rollout.latents, rollout.given, key, options.shift)
-            error = dmd.regression_gradient(rollout.latents, clip, options.regression_latents)
+            error = dmd.regression_gradient(rollout.latents, clip, counted)
             wanted = score + options.regression * error
             if options.steadiness:
                 fading = dmd.steadiness_gradient(rollout.latents, clip, options.steadiness_latents)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from relic_jax.config import RelicConfig
 from relic_jax.diffusion import flow
@@ -74,15 +74,14 @@ def score_gradient(
     return jnp.where(jnp.isfinite(gradient), gradient, 0).at[:, 0].set(0)
 
 
-def regression_gradient(video: Latents, clip: Latents, latents: int) -> Latents:
-    """Gradient of half the squared error to the clip, of its first `latents` but the picture.
+def regression_gradient(video: Latents, clip: Latents, counted: Bool[Array, "B L"]) -> Latents:
+    """Gradient of half the squared error to the clip, of the latents that count; the picture never does.
 
-    What a picture and the way from it determine, there is one truth of; matching distributions alone is content with
-    any likely video (DMD regresses for this reason too, on its teacher's trajectories). Farther on the truth is one of
-    many, and its mean would be a blur.
+    What a picture and the way from it determine, there is one truth of, and so there is of what the clip has shown
+    before; matching distributions alone is content with any likely video (DMD regresses for this reason too, on its
+    teacher's trajectories). Elsewhere the truth is one of many, and its mean would be a blur.
     """
-    counted = (jnp.arange(video.shape[1]) > 0) & (jnp.arange(video.shape[1]) < latents)
-    return jnp.where(counted[:, None, None, None], video - clip, 0)
+    return jnp.where(counted.at[:, 0].set(False)[..., None, None, None], video - clip, 0)
 
 
 def steadiness_gradient(video: Latents, clip: Latents, span: int) -> Latents:

@@ -97,9 +97,11 @@ class DistillOptions:
     guidance: float = 4.0  # of the teacher, on the text
     shift: float = 5.0
     generator_every: int = 5  # steps; the critic learns at every one
+    pose_drop: float = 0.0  # share of the clips that the student, and its judges, follow by actions alone
     micro_batch: int = 1  # clips that are rolled out together; gradients add up to `batch`
     regression: float = 0.0  # weight of half the squared error to the clip, besides matching; 0: the paper's own loss
     regression_latents: int = 1  # the first ones of a clip, which the error is taken of; latent 0 is the picture
+    regression_revisits: bool = False  # and those that look from where the camera has been before (`clips.revisits`)
     steadiness: float = 0.0  # weight of `dmd.steadiness_gradient`, against fading; 0: the paper's own loss
     steadiness_latents: int = 20  # a span of it
     ema_start: int = 200  # step from which `ema` is a moving average; before it is the weights

@@ -17,7 +17,7 @@ from relic_jax.config import ConfigError, frames_of, from_config_dict, latents_o
 from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.dit import DiT
-from relic_jax.train import collapse, distill, loop, metrics, replay
+from relic_jax.train import clips, collapse, distill, loop, metrics, replay
 from relic_jax.train import stage as stages
 from tests.train import encoded
 
@@ -150,6 +150,24 @@ def test_regression_is_on_the_first_latents_of_the_clip_and_moves_the_student(da
         np.testing.assert_allclose(scalars["regression"], expected, rtol=1e-4)
         gradients.append(float(scalars["student_gradient_norm"]))
     assert abs(gradients[1] / gradients[0] - 1) > 0.01
+
+
+def test_regression_on_revisits_counts_them_besides_the_first_latents(data):
+    made = stages.make(config(data, {"regression": 2.0, "regression_latents": 2, "regression_revisits": True}))
+    batch = jax.tree.map(jnp.asarray, next(made.batches(0)))
+    counted = made.determined(batch)
+    assert counted[:, :2].all()
+    np.testing.assert_array_equal(counted[:, 2:], clips.revisits(batch, 4)[:, 2:])
+
+
+def test_poses_are_dropped_from_a_share_of_the_rollouts(data):
+    params, weights_of = encoded.random_params(DiT, MODEL.dit), {}
+    for share in (0.0, 0.5):
+        made = stages.make(config(data, {"pose_drop": share}))
+        batch = jax.tree.map(lambda x: jnp.concatenate([jnp.asarray(x)] * 8), next(made.batches(0)))
+        weights_of[share] = np.asarray(made.roll_outs(params, batch, jax.random.key(0)).pose_weight)
+    assert (weights_of[0.0] == 1).all()
+    assert {*weights_of[0.5].ravel().tolist()} == {0.0, 1.0}
 
 
 def test_steadiness_moves_the_student(data):

@@ -4,8 +4,8 @@ Data:     that of configs/tiny_causal_long.py, and runs/tiny_causal_opening
 Command:  python -m launch.train --config=configs/tiny_causal_last.py --workdir=runs/tiny_causal_last
 Hardware: any CPU with 2 cores.
 Result:   python -m launch.export bundle ... (its docstring), then python -m launch.evaluate world, both with
-          --config.dit.yarn_scale=1, for only later stages stretch RoPE; see
-          relic_jax/assets/tiny/README.md for what it reached.
+          --config.dit.yarn_scale=1 --config.vae.extra_res_blocks="()": only later stages stretch RoPE and deepen the
+          VAE; see relic_jax/assets/tiny/README.md for what it reached.
 """
 
 import ml_collections

@@ -18,7 +18,7 @@ from configs import tiny_teacher_20s
 def get_config() -> ml_collections.ConfigDict:
     """A `relic_jax.train.stage.TrainConfig`."""
     cfg = tiny_teacher_20s.get_config()
-    cfg.update(data="data/train_latents_long", init_from="runs/tiny_teacher_20s", steps=2000, batch=16)
-    cfg.update(learning_rate=3e-3, warmup=50, ema=0.995, log_every=50, sample_every=1000, save_every=500)
+    cfg.update(data="data/train_latents_long", init_from="runs/tiny_teacher_20s", steps=600, batch=16)
+    cfg.update(learning_rate=3e-3, warmup=50, ema=0.995, log_every=50, sample_every=600, save_every=500)
     cfg.model.precision.compute = "float32"
     return cfg

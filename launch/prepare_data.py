@@ -7,8 +7,9 @@
 
 `world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own. Another --seed makes other scenes,
 so a held-out set needs one. `latents` without --text uses a random text encoder, frozen (a tiny model has no
-pretrained one), and leaves it beside the latents. Both use all cores, `latents` the accelerator where there is one. A
-command that was stopped goes on with the shards that are missing. Each takes --json=FILE.
+pretrained one), and leaves it beside the latents; its VAE has the size that --checkpoint was trained with. Both use all
+cores, `latents` the accelerator where there is one. A command that was stopped goes on with the shards that are
+missing. Each takes --json=FILE.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def encode_latents(argv: Sequence[str]) -> None:
     import jax
     import numpy as np
 
-    from relic_jax.config import RelicConfig
+    from relic_jax.config import RelicConfig, VAEConfig, from_config_dict
     from relic_jax.data import latents, loader
     from relic_jax.models import module, tokenizer, weights
     from relic_jax.models.umt5 import UMT5
@@ -110,6 +111,9 @@ def encode_latents(argv: Sequence[str]) -> None:
     cfg = cli.load_config(RelicConfig)
     data, checkpoint_path, tokenizer_path = cli.needed(_DATA), cli.needed(_CHECKPOINT), cli.needed(_TOKENIZER)
     out = _out()
+    trained = (checkpoint.recorded(checkpoint_path) or {}).get("model", {}).get("vae")
+    if trained:  # a run knows its VAE; the configuration's is what ships, which may have grown since
+        cfg = dataclasses.replace(cfg, vae=from_config_dict(VAEConfig, trained, "config.model.vae"))
     params = {
         "vae": checkpoint.load_params(checkpoint_path, module.abstract(VAE, cfg.vae)),
         "text": checkpoint.load_params(_TEXT.value, module.abstract(UMT5, cfg.text))

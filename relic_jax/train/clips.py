@@ -45,7 +45,7 @@ def conditions(batch: Mapping[str, Array], cfg: RelicConfig) -> Conditions:
     )
 
 
-def revisits(batch: Mapping[str, Array], stride: int) -> Bool[Array, "B L"]:
+def revisits(batch: Mapping[str, Array], stride: int, horizon: int) -> Bool[Array, "B L"]:
     """The latents whose last frame looks from where the camera has looked before, long enough ago.
 
     What they show is known from then, whatever else the clip shows. Long enough is AGO frames; the same place is
@@ -53,14 +53,16 @@ def revisits(batch: Mapping[str, Array], stride: int) -> Bool[Array, "B L"]:
 
     Args:
       stride: frames a latent; latent i ends with frame i * stride.
+      horizon: latents; what lies farther back, memory has dropped.
     """
     rotations, positions = batch["rotations"], batch["positions"]
     now = jnp.arange(0, positions.shape[1], stride)
     cosine = (jnp.einsum("blij,btij->blt", rotations[:, now], rotations) - 1) / 2
     distance = jnp.linalg.norm(positions[:, now, None] - positions[:, None], axis=-1)
     near = distance < NEAR_STEPS * batch["unit"][:, None, None]
-    earlier = jnp.arange(positions.shape[1]) <= now[:, None] - AGO
-    return (near & (cosine > np.cos(np.deg2rad(NEAR_DEGREES))) & earlier).any(-1)
+    ago = now[:, None] - jnp.arange(positions.shape[1])
+    remembered = (ago >= AGO) & (ago < horizon * stride)
+    return (near & (cosine > np.cos(np.deg2rad(NEAR_DEGREES))) & remembered).any(-1)
 
 
 def drop(given: Conditions, key: PRNGKeyArray, text: float, pose: float) -> Conditions:

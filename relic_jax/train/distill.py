@@ -115,7 +115,8 @@ class DistillStage(LatentStage):
             jnp.arange(batch["latents"].shape[1]) < options.regression_latents, batch["latents"].shape[:2]
         )
         if options.regression_revisits:
-            counted |= revisits(batch, self.cfg.model.vae.temporal_stride)
+            model = self.cfg.model
+            counted |= revisits(batch, model.vae.temporal_stride, model.memory.horizon)
         return counted
 
     def learn_critic(

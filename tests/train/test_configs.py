@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import runpy
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,17 @@ def test_each_stage_begins_where_the_last_one_ended(size):
     assert runs["ode_data"].steps == (16 if size == "tiny" else 48)
 
 
+def test_the_vaes_stages_follow_each_other_and_end_in_what_ships():
+    before = "runs/tiny_vae"
+    for name in ("long", "fine", "last", "decoder", "final", "deep", "deep_long"):
+        run = load(f"tiny_vae_{name}")[1]
+        grown = name == "deep"  # launch.export grow lies between
+        assert run.init_from == ("data/vae_grown.safetensors" if grown else before)
+        before = f"runs/tiny_vae_{name}"
+    shipped = from_config_dict(RelicConfig, runpy.run_path(str(CONFIGS / "tiny.py"))["get_config"]())
+    assert run.model.vae == shipped.vae != RelicConfig.tiny().vae
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_distillation_goes_through_the_lengths(size):
     student = load(f"{size}_ode")[1].model.dit
@@ -63,10 +75,10 @@ def test_distillation_goes_through_the_lengths(size):
         assert latents_of(run.frames) % run.model.stream.block == 0 and run.distill.generator_every == 5
         before = f"runs/{size}_distill{seconds}"
     if size == "tiny":
-        for name in ("tiny_distill_opening", "tiny_distill_last"):
-            run = load(name)[1]
+        for name in ("opening", "last", "long", "steady", "beyond", "final"):
+            run = load(f"tiny_distill_{name}")[1]
             assert run.init_from == before and run.model.dit == student
-            before = f"runs/{name}"
+            before = f"runs/tiny_distill_{name}"
 
 
 CHAIN = sorted(path for stage in ("teacher", "ode", "distill") for path in CONFIGS.glob(f"*_{stage}*.py"))
@@ -89,7 +101,7 @@ def test_five_seconds_are_wans_own_positions_and_twenty_are_stretched():
 
 
 def test_kinds_of_memory_differ_in_nothing_else():
-    module, _ = load("tiny_memory")
+    module, _ = load("tiny_distill_long")
     runs = [from_config_dict(TrainConfig, module.get_config(memory)) for memory in MEMORIES]
     kinds = {(run.model.memory.mode, run.model.memory.compress) for run in runs}
     assert kinds == {("relic", "latent"), ("window", "latent"), ("full", "latent"), ("relic", "kv")}
@@ -97,5 +109,5 @@ def test_kinds_of_memory_differ_in_nothing_else():
     for run in runs:
         model = dataclasses.replace(run.model, memory=MemoryConfig())
         assert dataclasses.replace(run, model=model) == dataclasses.replace(runs[0], model=same)
-    with pytest.raises(ConfigError, match="'none' is not one of relic, window, full, relic_kv"):
+    with pytest.raises(ConfigError, match="'none' is not one of relic, window, full, relic_kv, plain"):
         module.get_config("none")

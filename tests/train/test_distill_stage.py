@@ -157,7 +157,7 @@ def test_regression_on_revisits_counts_them_besides_the_first_latents(data):
     batch = jax.tree.map(jnp.asarray, next(made.batches(0)))
     counted = made.determined(batch)
     assert counted[:, :2].all()
-    np.testing.assert_array_equal(counted[:, 2:], clips.revisits(batch, 4)[:, 2:])
+    np.testing.assert_array_equal(counted[:, 2:], clips.revisits(batch, 4, MODEL.memory.horizon)[:, 2:])
 
 
 def test_poses_are_dropped_from_a_share_of_the_rollouts(data):

@@ -16,8 +16,28 @@ import jaxtyping  # noqa: E402 (after the environment is set)
 
 jaxtyping.install_import_hook("relic_jax", "beartype.beartype")
 
+import jax  # noqa: E402
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 # Property tests are the same on every run and every machine.
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory):
+    """Equal programs of a file are compiled once, and LLVM needn't try hard at any: most tests are mostly compilation."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield

@@ -13,6 +13,8 @@ from relic_jax.evaluate import generate, student, world
 from relic_jax.models import weights
 from tests.small import random_bundle, random_params
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 DIT = DiTConfig(dim=32, ffn_dim=32, heads=2, layers=1, text_len=32, text_dim=64, cond_dim=8, freq_dim=16)
 CFG = dataclasses.replace(
     RelicConfig.tiny(),

@@ -12,6 +12,8 @@ from relic_jax.errors import InputError
 from relic_jax.models import vae, vae_layers
 from relic_jax.models.module import bind, init
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 torch = pytest.importorskip("torch")
 wan = pytest.importorskip("diffusers.models.autoencoders.autoencoder_kl_wan")
 

@@ -13,6 +13,8 @@ from relic_jax.errors import InputError
 from relic_jax.models import vae
 from relic_jax.models.module import init
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 WAN_LIKE = VAEConfig(base_dim=8, res_blocks=1)
 TINY_LIKE = VAEConfig(base_dim=8, multipliers=(1, 2, 4), res_blocks=1, temporal_down=(True, True), patch_size=2)
 DEEPER = dataclasses.replace(TINY_LIKE, base_dim=4, extra_res_blocks=(2, 1, 0))

@@ -18,6 +18,8 @@ from relic_jax.models.dit import DiT, grid_angles, patchify
 from relic_jax.models.module import bind, init
 from relic_jax.stream import rollout
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 DIT = DiTConfig(dim=48, ffn_dim=64, heads=2, layers=2, text_len=4, text_dim=8, cond_dim=8, freq_dim=16)
 TEXT = dataclasses.replace(TextConfig.tiny(), dim=8, length=4)
 SCHEDULE = (1, 4, 2)

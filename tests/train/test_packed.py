@@ -15,6 +15,8 @@ from relic_jax.models.module import init
 from relic_jax.train import packed
 from relic_jax.train.causal import levels
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 DIT = DiTConfig(dim=48, ffn_dim=64, heads=2, layers=2, text_len=4, text_dim=8, cond_dim=8, freq_dim=16)
 LATENTS, BLOCK, WINDOW = 8, 2, 4  # four blocks, two of them noisy
 

@@ -14,6 +14,8 @@ from relic_jax.train import replay
 from relic_jax.train.clips import Conditions
 from tests.train.encoded import DIT, model, random_params
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 BLOCKS = 6
 BATCH = 2
 

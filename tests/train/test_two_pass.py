@@ -13,6 +13,8 @@ from relic_jax.stream import rollout
 from relic_jax.train import hybrid, two_pass
 from tests.train.encoded import DIT, model, random_params
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 BATCH, BLOCK, LATENTS = 2, 2, 10  # five blocks, two of them noisy
 TIMESTEP = 2  # the third of four
 

@@ -5,12 +5,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from relic_jax.config import VAEConfig
 from relic_jax.models import vae
 from relic_jax.models.module import init
 from relic_jax.train.stage import VAEOptions
 from relic_jax.train.vae import loss
+
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 CFG = VAEConfig(base_dim=4, multipliers=(1, 2, 4), res_blocks=1, temporal_down=(True, True), patch_size=2)
 # A moving gradient: something that can be learnt, unlike noise.

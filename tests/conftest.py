@@ -28,7 +28,7 @@ settings.load_profile("fixed")
 
 @pytest.fixture(scope="module")
 def compile_once(tmp_path_factory):
-    """Equal programs of a file are compiled once, and LLVM needn't try hard at any: most tests are mostly compilation."""
+    """Equal programs of a file are compiled once, and LLVM needn't try hard: most tests are mostly compilation."""
     options = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,

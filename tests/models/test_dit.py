@@ -11,6 +11,8 @@ from relic_jax.config import DiTConfig, RelicConfig
 from relic_jax.models import module
 from relic_jax.models.dit import DiT, patchify, unpatchify
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 CFG = DiTConfig(dim=96, ffn_dim=200, heads=2, layers=2, text_len=16, text_dim=32, cond_dim=24, freq_dim=64)
 
 

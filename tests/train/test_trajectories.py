@@ -21,6 +21,8 @@ from relic_jax.train import teacher, trajectories
 from relic_jax.train.clips import conditions
 from tests.train import encoded
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 MODEL = encoded.model()
 LATENTS = 5
 

@@ -1,7 +1,7 @@
 """The tiny model's student: steadiness weighs four times as much.
 
-It takes streams of a minute from a fifth duller than their first 5 s to a tenth, and the first two seconds lose some of
-their exactness, which the next two stages bring back.
+After 30 updates six walks of 40 s had lost 8 % of their first 5 s' sharpness on average, 21 % before them; but the gain
+over the still picture fell from 3.20 to 2.87 dB, which the next two stages bring back.
 
 Data:     that of configs/tiny_teacher_20s.py, runs/tiny_teacher_long and runs/tiny_distill_long
 Command:  python -m launch.train --config=configs/tiny_distill_steady.py --workdir=runs/tiny_distill_steady

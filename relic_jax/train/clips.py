@@ -21,12 +21,12 @@ NEAR_STEPS, NEAR_DEGREES = 1.5, 3.0
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """All that a model is told about a batch of clips besides its latents."""
+    """All that a model is told about a batch of clips besides its latents. Batches may be stacked on leading axes."""
 
-    text: Float[Array, "B M Dt"]
-    actions: Float[Array, "B L 52"]
-    poses: Float[Array, "B L 48"]
-    pose_weight: Float[Array, "B"]
+    text: Float[Array, "*S B M Dt"]
+    actions: Float[Array, "*S B L 52"]
+    poses: Float[Array, "*S B L 48"]
+    pose_weight: Float[Array, "*S B"]
 
 
 def conditions(batch: Mapping[str, Array], cfg: RelicConfig) -> Conditions:

@@ -2,7 +2,8 @@
 
 Each step rolls the student out without gradient and trains the critic on what came; every fifth step the
 teacher and the critic also judge it, and the student moves by `replay.replay_gradient`. A run has one length
-(5, 10, then 20 s), its teacher is of that length, and it starts from the run before.
+(5, 10, then 20 s), its teacher is of that length, and it starts from the run before. Beyond that, the teacher
+judges stretches (`distill.judged_latents`) of rollouts that outlast memory.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from relic_jax.config import ConfigError, DiTConfig, RelicConfig, latents_of
+from relic_jax.config import ConfigError, DiTConfig, RelicConfig, frames_of, latents_of
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.models.layers import cast_kernels
@@ -25,13 +26,24 @@ from relic_jax.models.module import Params
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.rules import constrain
 from relic_jax.stream import rollout as stream
-from relic_jax.train import checkpoint, collapse, dmd, loop, sharded
+from relic_jax.train import checkpoint, collapse, dmd, loop, sharded, stretch
 from relic_jax.train import optimizer as optimizers
 from relic_jax.train.clips import Conditions, conditions, drop, revisits
+from relic_jax.train.host import everywhere
 from relic_jax.train.latent_stage import LatentStage, arguments
 from relic_jax.train.replay import Rollout, replay_gradient, roll_out
 from relic_jax.train.stage import Scalars, State, TrainConfig, Trainer
 from relic_jax.train.trajectories import check_teacher
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What teacher and critic see of rollouts: all of each, or a stretch. Leading axes as in `Rollout`."""
+
+    latents: Float[Array, "*S B l H W C"]
+    given: Conditions
+    start: Int[Array, "*S"]  # the first latent's number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,10 +55,11 @@ class DistillStage(LatentStage):
 
     def trainer(self, key: PRNGKeyArray) -> Trainer:
         step = self.make_step(key)
+        decoder = everywhere(self.vae) if self.cfg.distill.judged_latents else None
         return Trainer(
             self.optimizers[0],
             self.start,
-            lambda state, batch: step(state, self.teacher, batch),
+            lambda state, batch: step(state, self.teacher, batch, decoder),
             besides=(self.critic,),
         )
 
@@ -56,21 +69,28 @@ class DistillStage(LatentStage):
         extra = {"critic": critic, "opt_state": self.optimizers[1].init(critic)}
         return dataclasses.replace(loop.start(params, self.optimizers[0]), extra=extra)
 
-    def make_step(self, key: PRNGKeyArray) -> Callable[[State, Params, dict[str, Array]], tuple[State, Scalars]]:
-        """One update, jitted, given the teacher's weights; the state it is given is donated."""
+    def make_step(self, key: PRNGKeyArray) -> Callable[..., tuple[State, Scalars]]:
+        """One update, jitted: of a state, which is donated, the teacher's weights and a batch.
+
+        With `judged_latents` the VAE's weights come last.
+        """
         keep = sharded.keeper(self, self.optimizers[0])
 
         @partial(jax.jit, donate_argnums=0)
-        def step(state: State, teacher: Params, batch: dict[str, Array]) -> tuple[State, Scalars]:
+        def step(
+            state: State, teacher: Params, batch: dict[str, Array], decoder: Params | None = None
+        ) -> tuple[State, Scalars]:
             batch = jax.tree.map(lambda x: constrain(x, "batch"), batch)
             keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
             rollouts = self.roll_outs(state.params, batch, keys[0])
-            extra, of_critic = self.learn_critic(state.extra, rollouts, keys[1])
+            judged = self.judged(rollouts, batch, decoder, jax.random.fold_in(keys[0], 2))
+            extra, of_critic = self.learn_critic(state.extra, judged, keys[1])
             # Last in its turn of five, when the critic has caught up with what the student makes now.
             turn = (state.step + 1) % self.cfg.distill.generator_every == 0
             video = jax.vmap(stream.join)(rollouts.clean)
             clips = batch["latents"].reshape(video.shape), self.determined(batch).reshape(video.shape[:3])
-            state, of_student = jax.lax.cond(turn, self.learn, self.rest, state, teacher, rollouts, clips, keys[2])
+            seen = rollouts, judged, clips
+            state, of_student = jax.lax.cond(turn, self.learn, self.rest, state, teacher, *seen, keys[2])
             norms = of_critic.pop("critic_gradient_norm"), of_student["student_gradient_norm"]
             scalars = {
                 **of_critic,
@@ -96,7 +116,7 @@ class DistillStage(LatentStage):
         keys = jax.random.split(key)
         exit_step = jax.random.randint(keys[0], (), 0, len(cfg.stream.timesteps))
         student = cast_kernels(params, cfg.precision.compute)
-        parts = {name: x.reshape(-1, self.cfg.distill.micro_batch, *x.shape[1:]) for name, x in batch.items()}
+        parts = self._micro_batches(batch)
 
         def one(inputs: tuple[dict[str, Array], PRNGKeyArray]) -> Rollout:
             clips, key = inputs
@@ -107,6 +127,27 @@ class DistillStage(LatentStage):
             return roll_out(student, cfg, clips["latents"][:, 0], given, key, exit_step)
 
         return jax.lax.map(one, (parts, jax.random.split(keys[1], len(parts["latents"]))))
+
+    def judged(
+        self, rollouts: Rollout, batch: Mapping[str, Array], decoder: Params | None, key: PRNGKeyArray
+    ) -> Judged:
+        """What the judges see: whole rollouts, or of each micro-batch a stretch of `judged_latents`."""
+        cfg, latents = self.cfg.model, self.cfg.distill.judged_latents
+        if not latents:
+            return jax.vmap(lambda r: Judged(r.latents, r.given, jnp.int32(0)))(rollouts)
+
+        def one(inputs: tuple[Rollout, dict[str, Array], PRNGKeyArray]) -> Judged:
+            rollout, clips, key = inputs
+            start = stretch.draw(key, rollout.latents.shape[1], latents)
+            given = conditions(stretch.clips(clips, start, latents, cfg.vae.temporal_stride), cfg)
+            given = dataclasses.replace(given, text=rollout.text, pose_weight=rollout.pose_weight)
+            return Judged(stretch.video(decoder, cfg.vae, rollout.latents, start, latents), given, start)
+
+        parts = self._micro_batches(batch)
+        return jax.lax.map(one, (rollouts, parts, jax.random.split(key, len(parts["latents"]))))
+
+    def _micro_batches(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: x.reshape(-1, self.cfg.distill.micro_batch, *x.shape[1:]) for name, x in batch.items()}
 
     def determined(self, batch: Mapping[str, Array]) -> Bool[Array, "B L"]:
         """The latents of clips that regression counts: the first ones, and with `regression_revisits` known places."""
@@ -119,17 +160,15 @@ class DistillStage(LatentStage):
             counted |= revisits(batch, model.vae.temporal_stride, model.memory.horizon)
         return counted
 
-    def learn_critic(
-        self, extra: dict[str, Any], rollouts: Rollout, key: PRNGKeyArray
-    ) -> tuple[dict[str, Any], Scalars]:
+    def learn_critic(self, extra: dict[str, Any], judged: Judged, key: PRNGKeyArray) -> tuple[dict[str, Any], Scalars]:
         """The critic's update: flow matching on the student's video."""
         critic, options = extra["critic"], self.cfg.distill
 
-        def loss(params: Params, rollout: Rollout, key: PRNGKeyArray) -> Float[Array, ""]:
+        def loss(params: Params, seen: Judged, key: PRNGKeyArray) -> Float[Array, ""]:
             model = dmd.velocity(params, self.critic_model, checkpoint=self.cfg.recompute)
-            return dmd.critic_loss(model, rollout.latents, rollout.given, key, options.shift)
+            return dmd.critic_loss(model, seen.latents, seen.given, key, options.shift)
 
-        value, gradient = _mean(partial(jax.value_and_grad(loss), critic), key, rollouts)
+        value, gradient = _mean(partial(jax.value_and_grad(loss), critic), key, judged)
         updates, opt_state = self.optimizers[1].update(gradient, extra["opt_state"], critic)
         extra = {"critic": optax.apply_updates(critic, updates), "opt_state": opt_state}
         return extra, {"loss": value, "critic_gradient_norm": optax.tree.norm(gradient)}
@@ -139,6 +178,7 @@ class DistillStage(LatentStage):
         state: State,
         teacher: Params,
         rollouts: Rollout,
+        judged: Judged,
         clips: tuple[Float[Array, "N B L H W C"], Bool[Array, "N B L"]],
         key: PRNGKeyArray,
     ) -> tuple[State, Scalars]:
@@ -152,9 +192,13 @@ class DistillStage(LatentStage):
         fake = dmd.velocity(state.extra["critic"], self.critic_model)
         student = cast_kernels(state.params, cfg.model.precision.compute)
 
-        def one(rollout: Rollout, real_one: tuple[Array, Array], key: PRNGKeyArray) -> tuple[Params, Array, Array]:
+        def one(
+            rollout: Rollout, seen: Judged, real_one: tuple[Array, Array], key: PRNGKeyArray
+        ) -> tuple[Params, Array, Array]:
             clip, counted = real_one
-            score = dmd.score_gradient(real, fake, rollout.latents, rollout.given, key, options.shift)
+            score = dmd.score_gradient(real, fake, seen.latents, seen.given, key, options.shift)
+            if options.judged_latents:
+                score = stretch.spread(score, seen.start, clip.shape[1])
             error = dmd.regression_gradient(rollout.latents, clip, counted)
             wanted = score + options.regression * error
             if options.steadiness:
@@ -165,7 +209,7 @@ class DistillStage(LatentStage):
             gradient, _ = replay_gradient(student, cfg.model, rollout, blocks, checkpoint=cfg.recompute)
             return gradient, jnp.abs(score).sum() / count, (error**2).sum() / 2 / count
 
-        gradient, size, error = _mean(one, key, rollouts, clips)
+        gradient, size, error = _mean(one, key, rollouts, judged, clips)
         updates, opt_state = self.optimizers[0].update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         early = state.step < options.ema_start
@@ -257,7 +301,13 @@ def make(cfg: TrainConfig) -> DistillStage:
         )
     if options.offload_teacher and not cfg.mesh:
         raise ConfigError("config.distill.offload_teacher=True needs config.mesh, as in fsdp=1")
-    check_teacher(options.teacher, options.teacher_dit or cfg.model.dit, cfg.frames, "config.distill.teacher_dit")
+    if options.judged_latents and not 2 <= options.judged_latents <= length:
+        raise ConfigError(
+            f"config.distill.judged_latents={options.judged_latents}: expected 2 to {length}, the latents of "
+            f"config.frames={cfg.frames}, or 0 for all of them"
+        )
+    judged = frames_of(options.judged_latents or length, cfg.model.vae.temporal_stride)
+    check_teacher(options.teacher, options.teacher_dit or cfg.model.dit, judged, "config.distill.teacher_dit")
     stage = DistillStage(*arguments(cfg, options.vae), teacher={}, critic={})
     teacher = _load(options.teacher, stage.teacher_model.dit, cfg)
     critic = _load(options.critic, stage.critic_model.dit, cfg) if options.critic else teacher

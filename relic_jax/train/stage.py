@@ -104,6 +104,7 @@ class DistillOptions:
     regression_revisits: bool = False  # and those that look from where the camera has been before (`clips.revisits`)
     steadiness: float = 0.0  # weight of `dmd.steadiness_gradient`, against fading; 0: the paper's own loss
     steadiness_latents: int = 20  # a span of it
+    judged_latents: int = 0  # length of the stretch that teacher and critic see of a longer rollout; 0: all of it
     ema_start: int = 200  # step from which `ema` is a moving average; before it is the weights
     offload_teacher: bool = False  # but for the student's turns its weights lie in the host's memory; needs a mesh
 

@@ -123,7 +123,7 @@ def check_teacher(path: str, dit: DiTConfig, frames: int, field: str = "config.m
     if values["frames"] < frames:
         raise InputError(
             f"{path}: the teacher was trained on clips of {values['frames']} frames, expected at least {frames}, "
-            "as config.frames has it"
+            "as long as what it is to judge or make (config.frames)"
         )
     difference = first_difference(from_config_dict(DiTConfig, values["model"]["dit"]), dit, field)
     if difference is not None:

@@ -56,10 +56,11 @@ def write(folder: Path, cfg: RelicConfig, length: int, clips: int = 4) -> None:
     frames = frames_of(length)
 
     def record(seed: int) -> dict:
+        positions = np.cumsum(rng.normal(scale=0.1, size=(frames, 3)), axis=0)
         return {
             "latents": rng.normal(size=(length, *cfg.latent_size, cfg.vae.latent_channels)).astype(np.float16),
             "rotations": np.tile(np.eye(3, dtype=np.float32), (frames, 1, 1)),
-            "positions": np.cumsum(rng.normal(scale=0.1, size=(frames, 3)), axis=0).astype(np.float32),
+            "positions": (positions - positions[0]).astype(np.float32),
             "actions": static_actions(frames),
             "unit": np.float32(0.1),
             "text": rng.normal(size=(cfg.text.length, cfg.text.dim)).astype(np.float16),

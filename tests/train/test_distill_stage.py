@@ -15,7 +15,7 @@ import pytest
 
 from relic_jax.config import ConfigError, frames_of, from_config_dict, latents_of
 from relic_jax.errors import InputError
-from relic_jax.models import weights
+from relic_jax.models import vae, weights
 from relic_jax.models.dit import DiT
 from relic_jax.train import clips, collapse, distill, loop, metrics, replay
 from relic_jax.train import stage as stages
@@ -186,6 +186,30 @@ def test_mean_over_micro_batches():
     np.testing.assert_allclose(got[1], np.mean(drawn), rtol=1e-6)
 
 
+def test_judges_see_whole_rollouts_or_stretches_of_them(data):
+    params, decoder = encoded.random_params(DiT, MODEL.dit), encoded.random_params(vae.VAE, MODEL.vae)
+    made = {n: stages.make(config(data, {"judged_latents": n})) for n in (0, LATENTS, LATENTS - 4)}
+    batch = next(made[0].batches(0))
+    rollouts = jax.jit(made[0].roll_outs)(params, batch, jax.random.key(0))
+    judged = {n: jax.jit(stage.judged)(rollouts, batch, decoder, jax.random.key(1)) for n, stage in made.items()}
+    for all_of_it, as_long in zip(jax.tree.leaves(judged[0]), jax.tree.leaves(judged[LATENTS]), strict=True):
+        np.testing.assert_allclose(all_of_it, as_long, atol=1e-6)
+    stretch = judged[LATENTS - 4]
+    assert set(np.asarray(stretch.start)) == {0, 4}  # this key draws one of each
+    for start, seen, whole in zip(stretch.start, stretch.latents, judged[0].latents, strict=True):
+        np.testing.assert_array_equal(seen[:, 1:], whole[:, start + 1 : start + LATENTS - 4])
+    np.testing.assert_array_equal(stretch.given.text, judged[0].given.text)
+
+    trainer = made[LATENTS - 4].trainer(jax.random.key(0))
+
+    def step(batch):
+        before = trainer.start(params, *trainer.besides)
+        return jax.tree.leaves(before), jax.tree.leaves(trainer.step(before, batch)[0])
+
+    for given, kept in zip(*jax.eval_shape(step, batch), strict=True):
+        assert (given.shape, given.dtype) == (kept.shape, kept.dtype)
+
+
 def test_collapse_stops(data):
     made = stages.make(config(data))
     made.check({name: 1.0 for name in collapse.LIMITS})
@@ -207,6 +231,7 @@ def test_collapse_stops(data):
         ({}, {"schedule": "cosine"}, ConfigError, "stage distill has a constant learning rate"),
         ({}, {"frames": 29}, InputError, r"teacher\.safetensors: the teacher was trained on clips of 25 frames, exp"),
         ({"teacher_dit": dataclasses.replace(TEACHER, yarn_scale=1.0)}, {}, InputError, r"dit\.yarn_scale=2\.0, the"),
+        ({"judged_latents": 7}, {}, ConfigError, r"config\.distill\.judged_latents=7: expected 2 to 6, the latents of"),
         ({"teacher": "/nowhere"}, {}, InputError, "/nowhere holds no weights"),
         ({}, {"mesh": "fsdp=2"}, ConfigError, r"distill\.micro_batch=1 can't be divided over data=1 x fsdp=2 devices"),
         ({"offload_teacher": True}, {}, ConfigError, r"config\.distill\.offload_teacher=True needs config\.mesh"),

@@ -1,0 +1,31 @@
+"""The tiny model's student, distilled on its own video of 40 s: half of each walk lies beyond its memory of 20 s.
+
+The teacher of 20 s judges a stretch of each rollout, steadiness all of it: what a scene's colours are must outlast the
+frames that showed them.
+
+Data:     runs/tiny_teacher_long, runs/tiny_distill_final, and longer clips:
+          python -m launch.prepare_data world --clips=128 --frames=637 --seed=4 --out=data/train_40s
+          python -m launch.prepare_data world --clips=8 --frames=637 --seed=802 --split=val --out=data/val_40s
+          for s in train val; do
+              python -m launch.prepare_data latents --data=data/${s}_40s --out=data/${s}_latents_40s \\
+                  --palindromes=$([ $s = train ] && echo 0.5 || echo 0) --checkpoint=runs/tiny_vae_last \\
+                  --tokenizer=data/tokenizer.json --text=data/train_latents/text.safetensors
+          done
+Command:  python -m launch.train --config=configs/tiny_distill_40s.py --workdir=runs/tiny_distill_40s
+Hardware: any CPU with 2 cores.
+Result:   val_gain_db and the measures of collapse in runs/tiny_distill_40s/metrics.jsonl; the model card says what it
+          reached.
+"""
+
+import ml_collections
+
+from configs import tiny_distill_final
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """A `relic_jax.train.stage.TrainConfig`."""
+    cfg = tiny_distill_final.get_config()
+    cfg.update(data="data/train_latents_40s", data_val="data/val_latents_40s", frames=637)
+    cfg.update(init_from="runs/tiny_distill_final", steps=40, sample_every=40)
+    cfg.distill.judged_latents = 80
+    return cfg

@@ -36,5 +36,5 @@ def get_config(memory: str = "relic") -> ml_collections.ConfigDict:
     cfg.update(init_from="runs/tiny_distill_last", steps=100, batch=8, ema=0.98)
     cfg.update(log_every=10, sample_every=50, save_every=50)
     cfg.distill.update(teacher="runs/tiny_teacher_long", micro_batch=8, generator_every=1, ema_start=0, pose_drop=0.1)
-    cfg.distill.update(regression=8.0, regression_latents=20, regression_revisits=True, steadiness=1.0)
+    cfg.distill.update(regression=8.0, regression_latents=20, regression_revisits=80, steadiness=1.0)
     return cfg

@@ -45,8 +45,8 @@ def conditions(batch: Mapping[str, Array], cfg: RelicConfig) -> Conditions:
     )
 
 
-def revisits(batch: Mapping[str, Array], stride: int, horizon: int) -> Bool[Array, "B L"]:
-    """The latents whose last frame looks from where the camera has looked before, long enough ago.
+def revisits(batch: Mapping[str, Array], stride: int, horizon: int, first: int) -> Bool[Array, "B L"]:
+    """The latents whose last frame looks from where the camera has looked early in the clip, long enough ago.
 
     What they show is known from then, whatever else the clip shows. Long enough is AGO frames; the same place is
     within NEAR_STEPS of the clip's mean steps and NEAR_DEGREES.
@@ -54,6 +54,7 @@ def revisits(batch: Mapping[str, Array], stride: int, horizon: int) -> Bool[Arra
     Args:
       stride: frames a latent; latent i ends with frame i * stride.
       horizon: latents; what lies farther back, memory has dropped.
+      first: latents; what was first seen after them, a stream may have shown otherwise than the clip does.
     """
     rotations, positions = batch["rotations"], batch["positions"]
     now = jnp.arange(0, positions.shape[1], stride)
@@ -61,7 +62,8 @@ def revisits(batch: Mapping[str, Array], stride: int, horizon: int) -> Bool[Arra
     distance = jnp.linalg.norm(positions[:, now, None] - positions[:, None], axis=-1)
     near = distance < NEAR_STEPS * batch["unit"][:, None, None]
     ago = now[:, None] - jnp.arange(positions.shape[1])
-    remembered = (ago >= AGO) & (ago < horizon * stride)
+    early = jnp.arange(positions.shape[1]) <= (first - 1) * stride
+    remembered = (ago >= AGO) & (ago < horizon * stride) & early
     return (near & (cosine > np.cos(np.deg2rad(NEAR_DEGREES))) & remembered).any(-1)
 
 

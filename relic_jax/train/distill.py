@@ -157,7 +157,7 @@ class DistillStage(LatentStage):
         )
         if options.regression_revisits:
             model = self.cfg.model
-            counted |= revisits(batch, model.vae.temporal_stride, model.memory.horizon)
+            counted |= revisits(batch, model.vae.temporal_stride, model.memory.horizon, options.regression_revisits)
         return counted
 
     def learn_critic(self, extra: dict[str, Any], judged: Judged, key: PRNGKeyArray) -> tuple[dict[str, Any], Scalars]:
@@ -202,7 +202,9 @@ class DistillStage(LatentStage):
             error = dmd.regression_gradient(rollout.latents, clip, counted)
             wanted = score + options.regression * error
             if options.steadiness:
-                fading = dmd.steadiness_gradient(rollout.latents, clip, options.steadiness_latents)
+                fading = dmd.steadiness_gradient(
+                    rollout.latents, clip, options.steadiness_latents, options.steadiness_by_size
+                )
                 wanted += options.steadiness * fading
             count = score[:, 1:].size  # the loss is a mean over all numbers of the batch but the picture's
             blocks = stream.split(wanted / count, cfg.model.stream.block)

@@ -84,7 +84,7 @@ def regression_gradient(video: Latents, clip: Latents, counted: Bool[Array, "B L
     return jnp.where(counted.at[:, 0].set(False)[..., None, None, None], video - clip, 0)
 
 
-def steadiness_gradient(video: Latents, clip: Latents, span: int) -> Latents:
+def steadiness_gradient(video: Latents, clip: Latents, span: int, by_size: float = 0.0) -> Latents:
     """Gradient of how much paler or softer, or the opposite, the later spans of a video are than its first.
 
     The share of the real clip's energy, contrast and detail that the first `span` latents have, all others shall have
@@ -97,6 +97,8 @@ def steadiness_gradient(video: Latents, clip: Latents, span: int) -> Latents:
 
     Args:
       span: latents. What is left over at the end takes no part, nor does the picture.
+      by_size: share of an axis's weight that goes by how much of the real clips' energy, contrast or detail it has.
+        At 0 all count alike, and so do fine structures, which are faint; at 1 colours count that can be seen at once.
     """
     count = video.shape[1] // span
     if count < 2:
@@ -104,12 +106,14 @@ def steadiness_gradient(video: Latents, clip: Latents, span: int) -> Latents:
 
     energies, axes = jnp.linalg.eigh(jnp.einsum("blhwc,blhwd->cd", clip, clip) / clip[..., 0].size)
     real = _statistics(clip @ axes, span, count) + _FAINT * energies
+    size = real.mean((1, 2))
+    weights = jnp.asarray(_STEADY)[:, None] * (1 - by_size + by_size * size / size.mean(-1, keepdims=True))
 
     def loss(video: Latents) -> Float[Array, ""]:
         made = _statistics(video @ axes, span, count) + _FAINT * energies
         first = jax.lax.stop_gradient(made[:, :, 0].mean(1) / real[:, :, 0].mean(1))
         share = made[:, :, 1:] / (real[:, :, 1:] * first[:, None, None])
-        total = 0.5 * jnp.einsum("n,nbsc->", jnp.asarray(_STEADY), jnp.log(share) ** 2)
+        total = 0.5 * jnp.einsum("nc,nbsc->", weights, jnp.log(share) ** 2)
         return total * span * video.shape[2] * video.shape[3]
 
     gradient = jax.grad(loss)(video)

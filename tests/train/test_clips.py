@@ -23,8 +23,9 @@ def moving(metres, unit=0.1):
     return {"rotations": rotations, "positions": positions, "unit": np.float32(unit)}
 
 
-def found(clip, horizon=80):
-    return np.asarray(clips.revisits({name: jnp.asarray(x)[None] for name, x in clip.items()}, STRIDE, horizon))[0]
+def found(clip, horizon=80, first=80):
+    batch = {name: jnp.asarray(x)[None] for name, x in clip.items()}
+    return np.asarray(clips.revisits(batch, STRIDE, horizon, first))[0]
 
 
 def test_a_way_back_is_a_revisit_once_its_place_was_left_long_enough_ago():
@@ -56,3 +57,9 @@ def test_what_memory_has_dropped_is_not_known():
     there_and_elsewhere = np.concatenate([np.zeros(1), np.full(79, 9.0), np.zeros(1)])
     assert found(moving(there_and_elsewhere), horizon=21)[-1]
     assert not found(moving(there_and_elsewhere), horizon=20)[-1]
+
+
+def test_what_was_first_seen_late_may_have_been_shown_otherwise():
+    elsewhere_then_there_twice = np.concatenate([np.full(20, 9.0), np.zeros(21), np.full(20, 5.0), np.zeros(20)])
+    assert found(moving(elsewhere_then_there_twice), first=6)[-1]  # the sixth latent ends with frame 20
+    assert not found(moving(elsewhere_then_there_twice), first=5)[-1]

@@ -157,7 +157,7 @@ def test_regression_and_steadiness_move_the_student_and_the_error_is_that_of_the
 
 def test_regression_on_revisits_counts_them_besides_the_first_latents(data, monkeypatch):
     monkeypatch.setattr(clips, "AGO", 16)  # these clips are shorter than what counts as long ago
-    made = stages.make(config(data, {"regression": 2.0, "regression_latents": 2, "regression_revisits": True}))
+    made = stages.make(config(data, {"regression": 2.0, "regression_latents": 2, "regression_revisits": LATENTS}))
     batch = jax.tree.map(jnp.asarray, next(made.batches(0)))
     still = {"rotations": jnp.zeros_like(batch["rotations"]) + jnp.eye(3), "positions": 0 * batch["positions"]}
     counted = made.determined({**batch, **still})  # latents 0 and 1 come first, from 4 on the camera has been there

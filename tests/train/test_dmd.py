@@ -95,6 +95,16 @@ def test_a_video_as_faint_from_beginning_to_end_is_steady_and_one_that_fades_is_
     assert abs(along[1]) < 0.2 * abs(along[2])  # its last latent is where the change to the next span begins
 
 
+def test_axes_count_alike_or_by_what_they_carry():
+    clip = jax.random.normal(jax.random.key(1), (2, 16, 12, 12, 2)) * jnp.array([3.0, 1.0])
+
+    def ratio(by_size):
+        along = (dmd.steadiness_gradient(fading(clip), clip, 4, by_size) * fading(clip)).sum((0, 1, 2, 3))
+        return along[0] / along[1]
+
+    np.testing.assert_allclose([ratio(0.0), ratio(0.5), ratio(1.0)], [1, 1.4 / 0.6, 9], rtol=0.1)
+
+
 def test_following_steadiness_gives_the_later_spans_the_firsts_share_again():
     clip = jax.random.normal(jax.random.key(1), (2, 16, 3, 4, 5))
     step = jax.jit(lambda x: x - 0.02 * dmd.steadiness_gradient(x, clip, 4))

@@ -8,15 +8,10 @@ there and shall keep to that; asked for the clip's, it learns their mean, which 
 Data:     runs/tiny_teacher_long, runs/tiny_distill_final, and longer clips:
           python -m launch.prepare_data world --clips=128 --frames=637 --seed=4 --out=data/train_40s
           python -m launch.prepare_data world --clips=8 --frames=637 --seed=802 --split=val --out=data/val_40s
-          for s in train val; do
-              python -m launch.prepare_data latents --data=data/${s}_40s --out=data/${s}_latents_40s \\
-                  --palindromes=$([ $s = train ] && echo 0.5 || echo 0) --checkpoint=runs/tiny_vae_last \\
-                  --tokenizer=data/tokenizer.json --text=data/train_latents/text.safetensors
-          done
+          both encoded as README says under "Train the shipped model"
 Command:  python -m launch.train --config=configs/tiny_distill_40s.py --workdir=runs/tiny_distill_40s
-Hardware: any CPU with 2 cores.
-Result:   val_gain_db and the measures of collapse in runs/tiny_distill_40s/metrics.jsonl; the model card says what it
-          reached.
+Hardware: any CPU with 2 cores: 23 seconds a step.
+Result:   val_gain_db and the measures of collapse in runs/tiny_distill_40s/metrics.jsonl.
 """
 
 import ml_collections

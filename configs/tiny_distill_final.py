@@ -1,10 +1,9 @@
-"""The tiny model's student, its last stretch: memory of 20 s again, and regression weighs most. It is what ships.
+"""The tiny model's student, its last stretch on walks of 20 s: memory of 20 s again, regression weighs most.
 
 Data:     that of configs/tiny_teacher_20s.py, runs/tiny_teacher_long and runs/tiny_distill_beyond
 Command:  python -m launch.train --config=configs/tiny_distill_final.py --workdir=runs/tiny_distill_final
 Hardware: any CPU with 2 cores: half a minute a step.
-Result:   val_gain_db and the measures of collapse in runs/tiny_distill_final/metrics.jsonl; the model card says what it
-          reached.
+Result:   val_gain_db and the measures of collapse in runs/tiny_distill_final/metrics.jsonl.
 """
 
 import ml_collections

@@ -1,10 +1,9 @@
-"""The tiny model's student, its last stretch on walks of 40 s: steadiness weighs twice as much, fine structures again.
+"""The tiny model's student on walks of 40 s: steadiness weighs twice as much, and fine structures count again.
 
 Data:     that of configs/tiny_distill_40s.py, and runs/tiny_distill_40s
 Command:  python -m launch.train --config=configs/tiny_distill_walks.py --workdir=runs/tiny_distill_walks
 Hardware: any CPU with 2 cores: 22 seconds a step.
-Result:   val_gain_db and the measures of collapse in runs/tiny_distill_walks/metrics.jsonl; the model card says what it
-          reached. It is what ships.
+Result:   val_gain_db and the measures of collapse in runs/tiny_distill_walks/metrics.jsonl.
 """
 
 import ml_collections

@@ -51,7 +51,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", str(Path(relic_jax.__file__).parent / "assets" / "tiny"), "folder of the model"
 )
 _SCENES = flags.DEFINE_integer(
-    "scenes", None, "how many held-out scenes (world, student: 32, revisit: 64, drift: 16)", lower_bound=1
+    "scenes", None, "how many held-out scenes (world, student: 32, revisit, drift: 64)", lower_bound=1
 )
 _MODELS = flags.DEFINE_list("models", [], "revisit: MEMORY=FOLDER of each; relic, window, full, relic_kv")
 _WAYS = flags.DEFINE_list("ways", list(revisit_evaluation.PLAIN), "revisit: kinds of ways, taken in turn")
@@ -238,7 +238,7 @@ def drift(argv: Sequence[str]) -> None:
     cli.pyplot()
     model = bundle.load(_CHECKPOINT.value, cfg)
     videos: dict[str, list[np.ndarray]] = {"truth": [], "made": []}
-    count = _SCENES.value or 16
+    count = _SCENES.value or 64
     for i in tqdm.trange(count, desc="walking", unit="scene"):
         clip = drift_evaluation.walk(cfg, _SCENE_SEED.value + i, _SECONDS.value)
         videos["truth"].append(clip.video)

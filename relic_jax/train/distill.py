@@ -203,7 +203,11 @@ class DistillStage(LatentStage):
             wanted = score + options.regression * error
             if options.steadiness:
                 fading = dmd.steadiness_gradient(
-                    rollout.latents, clip, options.steadiness_latents, options.steadiness_by_size
+                    rollout.latents,
+                    clip,
+                    options.steadiness_latents,
+                    options.steadiness_by_size,
+                    options.steadiness_level,
                 )
                 wanted += options.steadiness * fading
             count = score[:, 1:].size  # the loss is a mean over all numbers of the batch but the picture's

@@ -84,7 +84,7 @@ def regression_gradient(video: Latents, clip: Latents, counted: Bool[Array, "B L
     return jnp.where(counted.at[:, 0].set(False)[..., None, None, None], video - clip, 0)
 
 
-def steadiness_gradient(video: Latents, clip: Latents, span: int, by_size: float = 0.0) -> Latents:
+def steadiness_gradient(video: Latents, clip: Latents, span: int, by_size: float = 0.0, level: bool = False) -> Latents:
     """Gradient of how much paler or softer, or the opposite, the later spans of a video are than its first.
 
     The share of the real clip's energy, contrast and detail that the first `span` latents have, all others shall have
@@ -99,6 +99,8 @@ def steadiness_gradient(video: Latents, clip: Latents, span: int, by_size: float
       span: latents. What is left over at the end takes no part, nor does the picture.
       by_size: share of an axis's weight that goes by how much of the real clips' energy, contrast or detail it has.
         At 0 all count alike, and so do fine structures, which are faint; at 1 colours count that can be seen at once.
+      level: the clips' own trend is no target. Clips begin where there is much to see, and a student that follows them
+        grows softer the later it is, also where the world doesn't.
     """
     count = video.shape[1] // span
     if count < 2:
@@ -107,6 +109,8 @@ def steadiness_gradient(video: Latents, clip: Latents, span: int, by_size: float
     energies, axes = jnp.linalg.eigh(jnp.einsum("blhwc,blhwd->cd", clip, clip) / clip[..., 0].size)
     real = _statistics(clip @ axes, span, count) + _FAINT * energies
     size = real.mean((1, 2))
+    if level:
+        real *= real[:, :, :1].mean(1, keepdims=True) / real.mean(1, keepdims=True)
     weights = jnp.asarray(_STEADY)[:, None] * (1 - by_size + by_size * size / size.mean(-1, keepdims=True))
 
     def loss(video: Latents) -> Float[Array, ""]:

@@ -101,11 +101,10 @@ class DistillOptions:
     micro_batch: int = 1  # clips that are rolled out together; gradients add up to `batch`
     regression: float = 0.0  # weight of half the squared error to the clip, besides matching; 0: the paper's own loss
     regression_latents: int = 1  # the first ones of a clip, which the error is taken of; latent 0 is the picture
-    regression_revisits: int = (
-        0  # and those that look from where the camera was in the first so many (`clips.revisits`)
-    )
+    regression_revisits: int = 0  # and revisits of what the first so many look at (`clips.revisits`)
     steadiness: float = 0.0  # weight of `dmd.steadiness_gradient`, against fading; 0: the paper's own loss
     steadiness_latents: int = 20  # a span of it
+    steadiness_level: bool = False  # towards what the first span has, whatever trend the real clips have
     steadiness_by_size: float = 0.0  # 0: all principal axes count alike in it; 1: by what they carry
     judged_latents: int = 0  # length of the stretch that teacher and critic see of a longer rollout; 0: all of it
     ema_start: int = 200  # step from which `ema` is a moving average; before it is the weights

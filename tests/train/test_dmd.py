@@ -105,6 +105,15 @@ def test_axes_count_alike_or_by_what_they_carry():
     np.testing.assert_allclose([ratio(0.0), ratio(0.5), ratio(1.0)], [1, 1.4 / 0.6, 9], rtol=0.1)
 
 
+def test_level_a_video_keeps_what_its_first_span_has_whatever_the_clips_do():
+    steady = jax.random.normal(jax.random.key(1), (2, 16, 12, 12, 2))
+    clip = fading(steady, 1.0)  # clips that have less and less to show
+    for video, level in ((0.7 * clip, False), (0.7 * steady, True)):
+        along = {of: (dmd.steadiness_gradient(video, clip, 4, level=of) * video)[:, 8:].sum() for of in (True, False)}
+        assert abs(along[level]) < 0.05 * abs(along[not level])
+        assert along[True] < along[False]  # followed, the video keeps more
+
+
 def test_following_steadiness_gives_the_later_spans_the_firsts_share_again():
     clip = jax.random.normal(jax.random.key(1), (2, 16, 3, 4, 5))
     step = jax.jit(lambda x: x - 0.02 * dmd.steadiness_gradient(x, clip, 4))

@@ -185,6 +185,7 @@ class DistillStage(LatentStage):
         """The student's update: the gradient that teacher and critic give its video, replayed.
 
         Args:
+          judged: what teacher and critic see of the rollouts.
           clips: the real ones, and which of their latents count in regression.
         """
         cfg, options = self.cfg, self.cfg.distill

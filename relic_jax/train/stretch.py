@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses as camera_poses
@@ -22,7 +22,7 @@ from relic_jax.models.module import Params
 CONTEXT = 4  # latents decoded for the sake of the last frame (55 dB from all of them); also the grid of beginnings
 
 
-def draw(key: Array, length: int, latents: int) -> Int[Array, ""]:
+def draw(key: PRNGKeyArray, length: int, latents: int) -> Int[Array, ""]:
     """Where a stretch begins: the number of its first latent, a multiple of CONTEXT."""
     return jax.random.randint(key, (), 0, (length - latents) // CONTEXT + 1) * CONTEXT
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from relic_jax.config import ConfigError, DiTConfig, RelicConfig, frames_of, latents_of
@@ -55,13 +56,20 @@ class DistillStage(LatentStage):
 
     def trainer(self, key: PRNGKeyArray) -> Trainer:
         step = self.make_step(key)
-        decoder = everywhere(self.vae) if self.cfg.distill.judged_latents else None
+        decoder = self._decoder() if self.cfg.distill.judged_latents else None
         return Trainer(
             self.optimizers[0],
             self.start,
             lambda state, batch: step(state, self.teacher, batch, decoder),
             besides=(self.critic,),
         )
+
+    def _decoder(self) -> Params:
+        """The VAE's weights, on every device of the run from the start: a step must not send them anew."""
+        if not self.cfg.mesh:
+            return self.vae
+        mesh = meshes.make(meshes.MeshShape.parse(self.cfg.mesh))
+        return jax.device_put(everywhere(self.vae), NamedSharding(mesh, PartitionSpec()))
 
     def start(self, params: Params, critic: Params) -> State:
         """The state before the first step, of copies."""

@@ -210,6 +210,12 @@ def test_judges_see_whole_rollouts_or_stretches_of_them(data):
         assert (given.shape, given.dtype) == (kept.shape, kept.dtype)
 
 
+def test_the_stretches_decoder_lies_on_all_devices_of_a_mesh(data):
+    options = {"judged_latents": LATENTS - 2, "micro_batch": 2}
+    decoder = stages.make(config(data, options, mesh="fsdp=2,seq=4"))._decoder()
+    assert all(len(x.devices()) == 8 and x.is_fully_replicated for x in jax.tree.leaves(decoder))
+
+
 def test_collapse_stops(data):
     made = stages.make(config(data))
     made.check({name: 1.0 for name in collapse.LIMITS})

@@ -1,15 +1,15 @@
 """Makes data sets: clips of procedural worlds, a tokenizer of their captions, their latents.
 
-    python -m launch.prepare_data world --clips=1200 --out=DIR [--frames=81] [--seed=0] [--split=train]
+    python -m launch.prepare_data world --clips=1200 --out=DIR [--frames=81] [--lead=0] [--seed=0] [--split=train]
     python -m launch.prepare_data tokenizer --data=DIR --out=tokenizer.json [--config=configs/tiny.py]
     python -m launch.prepare_data latents --data=DIR --out=DIR --checkpoint=VAE_WORKDIR --tokenizer=tokenizer.json \
         [--text=text.safetensors] [--variants=1] [--palindromes=0] [--config=configs/tiny.py]
 
-`world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own. Another --seed makes other scenes,
-so a held-out set needs one. `latents` without --text uses a random text encoder, frozen (a tiny model has no
-pretrained one), and leaves it beside the latents; its VAE has the size that --checkpoint was trained with. Both use all
-cores, `latents` the accelerator where there is one. A command that was stopped goes on with the shards that are
-missing. Each takes --json=FILE.
+`world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own. Another --seed makes other scenes, so
+a held-out set needs one. A path begins where there is much to see: --lead leaves out its first frames. `latents`
+without --text uses a random text encoder, frozen (a tiny model has no pretrained one), and leaves it beside the
+latents; its VAE has the size that --checkpoint was trained with. Both use all cores, `latents` the accelerator where
+there is one. A command that was stopped goes on with the shards that are missing. Each takes --json=FILE.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _OUT = flags.DEFINE_string("out", None, "folder (tokenizer: file) to write", req
 _JSON = flags.DEFINE_string("json", None, "file for the result: clips, clips_made, wall_s, clips_per_min, ...")
 _CLIPS = flags.DEFINE_integer("clips", 1200, "world: clips of the split", lower_bound=1, upper_bound=SEED_SPAN)
 _FRAMES = flags.DEFINE_integer("frames", 81, "world: frames of a clip, 4 L + 1", lower_bound=5)
+_LEAD = flags.DEFINE_integer("lead", 0, "world: frames of a path before its clip begins", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "world: which million of scenes", lower_bound=0, upper_bound=1_000_000)
 _HEIGHT = flags.DEFINE_integer("height", 64, "world: pixels", lower_bound=8)
 _WIDTH = flags.DEFINE_integer("width", 96, "world: pixels", lower_bound=8)
@@ -69,7 +70,7 @@ def world(argv: Sequence[str]) -> None:
     if not _SPLIT.value.isidentifier():
         raise InputError(f"--split={_SPLIT.value!r}: expected a name of letters, digits and underscores")
     split = shards.Split(_out(), _SPLIT.value, _CLIPS.value)
-    recipe = builder.Recipe(_FRAMES.value, _HEIGHT.value, _WIDTH.value, seed=_SEED.value * SEED_SPAN)
+    recipe = builder.Recipe(_FRAMES.value, _HEIGHT.value, _WIDTH.value, seed=_SEED.value * SEED_SPAN, lead=_LEAD.value)
     started = time.monotonic()
     made = workers.write(split, recipe, _WORKERS.value or len(workers.cores()))
     wall_s = time.monotonic() - started

@@ -36,16 +36,16 @@ def features(height: int, width: int) -> tfds.features.FeaturesDict:
     )
 
 
-def world_clip(seed: int, frames: int, height: int, width: int) -> Clip:
-    """The clip of a seed: its scene, its path, its frames and its caption. A pure function of the arguments."""
+def world_clip(seed: int, frames: int, height: int, width: int, lead: int = 0) -> Clip:
+    """The clip of a seed: its scene, its path, its frames and its caption. A pure function of the arguments.
+
+    Paths begin where there is much to see; with a `lead` the clip begins so many frames later, anywhere.
+    """
     scene, words = world.build_scene(seed)
-    path = trajectory.sample_path(scene, frames, np.random.default_rng([seed, 1]))
-    video = world.render(
-        scene, path.rotations.astype(np.float32), path.positions.astype(np.float32), height=height, width=width
-    )
-    return from_poses(
-        np.asarray(video), path.rotations, path.positions, caption=captions.caption(words, seed), seed=seed
-    )
+    path = trajectory.sample_path(scene, lead + frames, np.random.default_rng([seed, 1]))
+    rotations, positions = path.rotations[lead:], path.positions[lead:]
+    video = world.render(scene, rotations.astype(np.float32), positions.astype(np.float32), height=height, width=width)
+    return from_poses(np.asarray(video), rotations, positions, caption=captions.caption(words, seed), seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +56,12 @@ class Recipe:
     height: int
     width: int
     seed: int  # the first scene's; the others follow
+    lead: int = 0  # frames of the path before the clip
 
     @property
     def made_from(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        return fields if self.lead else {name: x for name, x in fields.items() if name != "lead"}
 
     @property
     def features(self) -> tfds.features.FeaturesDict:
@@ -70,7 +72,7 @@ class Recipe:
         return DESCRIPTION
 
     def clip(self, number: int) -> Clip:
-        return world_clip(self.seed + number, self.frames, self.height, self.width)
+        return world_clip(self.seed + number, self.frames, self.height, self.width, self.lead)
 
     def write(self, split: Split, shard: int, done: Callable[[], None]) -> None:
         """Renders and writes one shard; calls `done` after each clip."""

@@ -52,7 +52,7 @@ MEASURES: dict[str, Callable[[Frames], Numbers]] = {
 def walk(cfg: RelicConfig, seed: int, seconds: int) -> Clip:
     """A walk through the scene `seed`: the picture, and `seconds` of video after it."""
     lead, frames = LEAD_SECONDS * cfg.video.fps, seconds * cfg.video.fps + 1
-    return builder.world_clip(seed, lead + frames, cfg.video.height, cfg.video.width).window(lead, frames)
+    return builder.world_clip(seed, frames, cfg.video.height, cfg.video.width, lead)
 
 
 def stream(model: Bundle, clip: Clip, seed: int) -> Frames:

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -24,6 +25,18 @@ def test_a_seed_is_a_clip():
         clip.seed, clip.start_rotation, clip.start_position, clip.rotations, clip.positions, height=16, width=24
     )
     assert np.abs(truth.astype(int) - clip.video).max() <= 1
+
+
+def test_a_lead_is_left_out_of_the_path():
+    """A clip with a lead is that of the longer path, begun so many frames later."""
+    made, longer = builder.world_clip(51, 9, 16, 24, lead=6), builder.world_clip(51, 15, 16, 24)
+    wanted = longer.window(6, 9)
+    assert np.abs(made.video.astype(int) - wanted.video).max() <= 1
+    assert not np.array_equal(made.video[0], longer.video[0])
+    for name in ("rotations", "positions", "actions", "start_rotation", "start_position"):
+        np.testing.assert_allclose(getattr(made, name), getattr(wanted, name), atol=2e-6)
+    assert "lead" not in RECIPE.made_from  # splits made before there was one go on
+    assert dataclasses.replace(RECIPE, lead=6).made_from["lead"] == 6
 
 
 def test_the_tfds_builder_writes_the_same_clips(tmp_path):

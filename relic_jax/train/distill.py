@@ -27,7 +27,7 @@ from relic_jax.models.module import Params
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.rules import constrain
 from relic_jax.stream import rollout as stream
-from relic_jax.train import checkpoint, collapse, dmd, loop, sharded, stretch
+from relic_jax.train import checkpoint, collapse, dmd, loop, sharded, steadiness, stretch
 from relic_jax.train import optimizer as optimizers
 from relic_jax.train.clips import Conditions, conditions, drop, revisits
 from relic_jax.train.host import everywhere
@@ -211,12 +211,8 @@ class DistillStage(LatentStage):
             error = dmd.regression_gradient(rollout.latents, clip, counted)
             wanted = score + options.regression * error
             if options.steadiness:
-                fading = dmd.steadiness_gradient(
-                    rollout.latents,
-                    clip,
-                    options.steadiness_latents,
-                    options.steadiness_by_size,
-                    options.steadiness_level,
+                fading = (steadiness.spectrum_gradient if options.steadiness_spectrum else steadiness.moments_gradient)(
+                    rollout.latents, clip, options.steadiness_latents, options.steadiness_by_size
                 )
                 wanted += options.steadiness * fading
             count = score[:, 1:].size  # the loss is a mean over all numbers of the batch but the picture's

@@ -23,8 +23,6 @@ from relic_jax.models.module import Params, bind
 from relic_jax.train.clips import Conditions
 
 LOWEST, HIGHEST = 0.02, 0.98  # noise levels at which videos are judged
-_FAINT = 0.01  # of an axis's energy: added to statistics, so that the logarithm of nothing has a bounded slope
-_STEADY = (1.0, 1.0, 3.0)  # weights of energy, contrast and detail; detail is lost first and comes back last
 
 Latents = Float[Array, "B L H W C"]
 Level = Float[Array, "B L"]
@@ -82,56 +80,6 @@ def regression_gradient(video: Latents, clip: Latents, counted: Bool[Array, "B L
     teacher's trajectories). Elsewhere the truth is one of many, and its mean would be a blur.
     """
     return jnp.where(counted.at[:, 0].set(False)[..., None, None, None], video - clip, 0)
-
-
-def steadiness_gradient(video: Latents, clip: Latents, span: int, by_size: float = 0.0, level: bool = False) -> Latents:
-    """Gradient of how much paler or softer, or the opposite, the later spans of a video are than its first.
-
-    The share of the real clip's energy, contrast and detail that the first `span` latents have, all others shall have
-    too. Small losses of a stream that lives on its own output multiply with every block, and a critic that has had a
-    dozen updates sees them last: pictures grow soft in seconds and pale in a minute. These statistics show them at
-    once, and say nothing of what is to be seen, so nothing blurs. They are taken along the real clips' principal axes:
-    a colour is a mixture of channels, and can fade while each of them keeps what it has. The loss is the sum, over all
-    numbers of the later spans, of log(share / first share)^2 / 2 of each axis's statistics, weighted; the first share,
-    a mean over the batch, is a constant.
-
-    Args:
-      span: latents. What is left over at the end takes no part, nor does the picture.
-      by_size: share of an axis's weight that goes by how much of the real clips' energy, contrast or detail it has.
-        At 0 all count alike, and so do fine structures, which are faint; at 1 colours count that can be seen at once.
-      level: the clips' own trend is no target. Clips begin where there is much to see, and a student that follows them
-        grows softer the later it is, also where the world doesn't.
-    """
-    count = video.shape[1] // span
-    if count < 2:
-        return jnp.zeros_like(video)
-
-    energies, axes = jnp.linalg.eigh(jnp.einsum("blhwc,blhwd->cd", clip, clip) / clip[..., 0].size)
-    real = _statistics(clip @ axes, span, count) + _FAINT * energies
-    size = real.mean((1, 2))
-    if level:
-        real *= real[:, :, :1].mean(1, keepdims=True) / real.mean(1, keepdims=True)
-    weights = jnp.asarray(_STEADY)[:, None] * (1 - by_size + by_size * size / size.mean(-1, keepdims=True))
-
-    def loss(video: Latents) -> Float[Array, ""]:
-        made = _statistics(video @ axes, span, count) + _FAINT * energies
-        first = jax.lax.stop_gradient(made[:, :, 0].mean(1) / real[:, :, 0].mean(1))
-        share = made[:, :, 1:] / (real[:, :, 1:] * first[:, None, None])
-        total = 0.5 * jnp.einsum("nc,nbsc->", weights, jnp.log(share) ** 2)
-        return total * span * video.shape[2] * video.shape[3]
-
-    gradient = jax.grad(loss)(video)
-    return jnp.where(jnp.isfinite(gradient), gradient, 0).at[:, 0].set(0)
-
-
-def _statistics(video: Latents, span: int, count: int) -> Float[Array, "3 B S C"]:
-    """Of each channel in each span the mean square: as it is, without the latent's mean, and of the steps to the next
-    cell across and down."""
-    across, down = (jnp.diff(video, axis=axis) ** 2 for axis in (3, 2))
-    energy, contrast = (video**2).mean(axis=(2, 3)), video.var(axis=(2, 3))
-    detail = across.mean(axis=(2, 3)) + down.mean(axis=(2, 3))
-    spans = [slice(max(i * span, 1), (i + 1) * span) for i in range(count)]
-    return jnp.stack([jnp.stack([x[:, s].mean(1) for s in spans], axis=1) for x in (energy, contrast, detail)])
 
 
 def critic_loss(

@@ -102,10 +102,10 @@ class DistillOptions:
     regression: float = 0.0  # weight of half the squared error to the clip, besides matching; 0: the paper's own loss
     regression_latents: int = 1  # the first ones of a clip, which the error is taken of; latent 0 is the picture
     regression_revisits: int = 0  # and revisits of what the first so many look at (`clips.revisits`)
-    steadiness: float = 0.0  # weight of `dmd.steadiness_gradient`, against fading; 0: the paper's own loss
+    steadiness: float = 0.0  # weight of the loss against fading (`train.steadiness`); 0: the paper's own loss
     steadiness_latents: int = 20  # a span of it
-    steadiness_level: bool = False  # towards what the first span has, whatever trend the real clips have
-    steadiness_by_size: float = 0.0  # 0: all principal axes count alike in it; 1: by what they carry
+    steadiness_spectrum: bool = False  # of each wave's power; else of energy, contrast and detail
+    steadiness_by_size: float = 0.0  # 0: all statistics count alike in it; 1: by what they carry
     judged_latents: int = 0  # length of the stretch that teacher and critic see of a longer rollout; 0: all of it
     ema_start: int = 200  # step from which `ema` is a moving average; before it is the weights
     offload_teacher: bool = False  # but for the student's turns its weights lie in the host's memory; needs a mesh

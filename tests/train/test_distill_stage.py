@@ -138,6 +138,7 @@ def test_resumes_exactly(data, tmp_path):
 def test_regression_and_steadiness_move_the_student_and_the_error_is_that_of_the_first_latents(data):
     key, norms = jax.random.key(0), {}
     kinds = {"neither": {}, "regression": {"regression": 2.0}, "steadiness": {"steadiness": 1.0}}
+    kinds["spectrum"] = {**kinds["steadiness"], "steadiness_spectrum": True}
     for name, options in kinds.items():
         params = encoded.random_params(DiT, MODEL.dit)  # a step takes them
         common = {"generator_every": 1, "regression_latents": 3, "steadiness_latents": 2}
@@ -151,8 +152,8 @@ def test_regression_and_steadiness_move_the_student_and_the_error_is_that_of_the
         _, scalars = trainer.step(trainer.start(params, *trainer.besides), batch)
         np.testing.assert_allclose(scalars["regression"], expected, rtol=1e-4)
         norms[name] = float(scalars["student_gradient_norm"])
-    assert abs(norms["regression"] / norms["neither"] - 1) > 0.01
-    assert abs(norms["steadiness"] / norms["neither"] - 1) > 0.01
+    assert all(abs(norms[name] / norms["neither"] - 1) > 0.01 for name in kinds if name != "neither")
+    assert abs(norms["spectrum"] / norms["steadiness"] - 1) > 0.01
 
 
 def test_regression_on_revisits_counts_them_besides_the_first_latents(data, monkeypatch):

@@ -70,66 +70,6 @@ def test_regression_is_the_squared_errors_gradient_on_what_counts_but_the_pictur
     np.testing.assert_array_equal(dmd.regression_gradient(video, clip, counted), expected)
 
 
-def fading(clip, share=0.7, later=(0.7, 0.4, 0.3)):
-    """A clip whose first span of 4 latents keeps `share` of its amplitude, and the later ones what `later` says."""
-    amplitude = jnp.repeat(jnp.array([share, *later]), 4)
-    return clip * amplitude[None, :, None, None, None]
-
-
-def energy(video):
-    """Of each span of 4 latents but the picture."""
-    return jnp.stack([(video[:, max(4 * i, 1) : 4 * i + 4] ** 2).mean() for i in range(video.shape[1] // 4)])
-
-
-def test_a_video_as_faint_from_beginning_to_end_is_steady_and_one_that_fades_is_not():
-    clip = jax.random.normal(jax.random.key(0), (2, 17, 3, 4, 5))  # a latent is left over
-    clip = clip.at[:, ::4].set(0)
-    steady = fading(clip[:, :16], later=(0.7, 0.7, 0.7))
-    faded = jnp.concatenate([fading(clip[:, :16]), clip[:, 16:]], axis=1)
-    gradient = dmd.steadiness_gradient(faded, clip, 4)
-    still = dmd.steadiness_gradient(steady, clip[:, :16], 4)
-    assert jnp.abs(still).max() < 0.01 * jnp.abs(gradient).max()
-    assert (gradient[:, 0] == 0).all() and (gradient[:, 16:] == 0).all()
-    along = jnp.stack([(gradient * faded)[:, 4 * i : 4 * i + 4].sum() for i in range(4)])
-    assert along[3] < along[2] < 0 and abs(along[0]) < 1e-3 * abs(along[2])
-    assert abs(along[1]) < 0.2 * abs(along[2])  # its last latent is where the change to the next span begins
-
-
-def test_axes_count_alike_or_by_what_they_carry():
-    clip = jax.random.normal(jax.random.key(1), (2, 16, 12, 12, 2)) * jnp.array([3.0, 1.0])
-
-    def ratio(by_size):
-        along = (dmd.steadiness_gradient(fading(clip), clip, 4, by_size) * fading(clip)).sum((0, 1, 2, 3))
-        return along[0] / along[1]
-
-    np.testing.assert_allclose([ratio(0.0), ratio(0.5), ratio(1.0)], [1, 1.4 / 0.6, 9], rtol=0.1)
-
-
-def test_level_a_video_keeps_what_its_first_span_has_whatever_the_clips_do():
-    steady = jax.random.normal(jax.random.key(1), (2, 16, 12, 12, 2))
-    clip = fading(steady, 1.0)  # clips that have less and less to show
-    for video, level in ((0.7 * clip, False), (0.7 * steady, True)):
-        along = {of: (dmd.steadiness_gradient(video, clip, 4, level=of) * video)[:, 8:].sum() for of in (True, False)}
-        assert abs(along[level]) < 0.05 * abs(along[not level])
-        assert along[True] < along[False]  # followed, the video keeps more
-
-
-def test_following_steadiness_gives_the_later_spans_the_firsts_share_again():
-    clip = jax.random.normal(jax.random.key(1), (2, 16, 3, 4, 5))
-    step = jax.jit(lambda x: x - 0.02 * dmd.steadiness_gradient(x, clip, 4))
-    video = fading(clip)
-    for _ in range(100):
-        video = step(video)
-    np.testing.assert_allclose((energy(video) / energy(clip))[1:], 0.49, rtol=0.1)
-    np.testing.assert_array_equal(video[:, :3], fading(clip)[:, :3])
-
-
-def test_one_span_has_nothing_to_be_steady_to_and_a_blank_video_has_a_finite_gradient():
-    clip = jax.random.normal(jax.random.key(2), (1, 7, 2, 2, 3))
-    assert (dmd.steadiness_gradient(0.5 * clip, clip, 4) == 0).all()
-    assert jnp.isfinite(dmd.steadiness_gradient(jnp.zeros_like(clip), clip, 2)).all()
-
-
 def test_guidance_extrapolates_from_the_model_without_text():
     def model(x, level, given):
         return x + given.text[:, :, :, None, None] * 2 + given.actions.mean() + 3

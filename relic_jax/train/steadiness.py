@@ -1,0 +1,118 @@
+"""Against fading: statistics that all spans of a student's video shall share with its first.
+
+Small losses of a stream that lives on its own output multiply with every block, and a critic that has had a dozen
+updates sees them last: pictures grow soft in seconds and pale in a minute. The statistics here show them at once, and
+say nothing of what is to be seen, so nothing blurs. They are taken along the real clips' principal axes: a colour is a
+mixture of channels, and can fade while each of them keeps what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_FAINT = 0.01  # of what is normal: added to statistics, so that the logarithm of nothing has a bounded slope
+_WEIGHTS = (1.0, 1.0, 3.0)  # of energy, contrast and detail; detail is lost first and comes back last
+_NOTHING = 1e-6  # of the mean power: where real clips have none
+
+Latents = Float[Array, "B L H W C"]
+
+
+def moments_gradient(video: Latents, clip: Latents, span: int, by_size: float = 0.0) -> Latents:
+    """Gradient of how much paler or softer, or the opposite, the later spans of a video are than its first.
+
+    The share of the real clip's energy, contrast and detail that the first `span` latents have, all others shall have
+    too. The loss is the sum, over all numbers of the later spans, of log(share / first share)^2 / 2 of each axis's
+    statistics, weighted; the first share, a mean over the batch, is a constant.
+
+    Args:
+      span: latents. What is left over at the end takes no part, nor does the picture.
+      by_size: share of an axis's weight that goes by how much of the real clips' energy, contrast or detail it has.
+        At 0 all count alike, and so do fine structures, which are faint; at 1 colours count that can be seen at once.
+    """
+    count = video.shape[1] // span
+    energies, axes = _principal(clip)
+    real = _moments(clip @ axes, span, count) + _FAINT * energies
+    weights = jnp.asarray(_WEIGHTS)[:, None] * _shares(real.mean((1, 2)), by_size, 1)
+
+    def loss(video: Latents) -> Float[Array, ""]:
+        made = _moments(video @ axes, span, count) + _FAINT * energies
+        first = jax.lax.stop_gradient(made[:, :, 0].mean(1) / real[:, :, 0].mean(1))
+        share = made[:, :, 1:] / (real[:, :, 1:] * first[:, None, None])
+        return 0.5 * jnp.einsum("nc,nbsc->", weights, jnp.log(share) ** 2)
+
+    return _gradient(loss, video, span)
+
+
+def spectrum_gradient(video: Latents, clip: Latents, span: int, by_size: float = 0.0) -> Latents:
+    """Gradient of how far the spatial spectrum of a video's spans is from what its first span has of the real clips'.
+
+    `moments_gradient` asks for an amount of detail, and ripples of a token's size are detail: 2 x 2 cells are one
+    token, its output layer makes checks of them at no cost, and a video keeps the amount while what is in it goes. Here
+    each wave, of a direction and length, has a power of its own. None shall be weaker than in the first span; none
+    shall be stronger than in real clips, in the first span either, so ripples aren't kept for being there from the
+    beginning. The loss is as there, of the power of each coefficient of the cosine transform of each axis, a mean over
+    a span and the clips; the share to have is the first span's, at most 1.
+
+    Args:
+      span: latents. What is left over at the end takes no part, nor does the picture.
+      by_size: share of a wave's weight that goes by how much of the real clips' energy and detail it has, half and
+        half. At 0 all count alike, and most are short and faint; at 1 walls and floors count most.
+    """
+    count = video.shape[1] // span
+    _, axes = _principal(clip)
+    real = _spectrum(clip @ axes, span, count)
+    normal = real.mean(0)
+    normal = jnp.maximum(normal, _NOTHING * normal.mean())
+    real += _FAINT * normal
+    # Mean square of the steps to the next cell: the transform makes a factor of it (the path graph's eigenvalues).
+    down, across = (2 - 2 * jnp.cos(jnp.pi * jnp.arange(n) / n) for n in normal.shape[:2])
+    detail = normal * (down[:, None] + across)[..., None]
+    weights = (_shares(normal, by_size) + _shares(detail, by_size)) / 2
+    weights *= sum(_WEIGHTS) / (normal.shape[0] * normal.shape[1]) * video.shape[0]  # in all as much as the moments'
+
+    def loss(video: Latents) -> Float[Array, ""]:
+        made = _spectrum(video @ axes, span, count) + _FAINT * normal
+        first = jnp.minimum(jax.lax.stop_gradient(made[0] / real[0]), 1)
+        return 0.5 * jnp.einsum("hwc,shwc->", weights, jnp.log(made / (real * first)) ** 2)
+
+    return _gradient(loss, video, span)
+
+
+def _gradient(loss: Callable[[Latents], Float[Array, ""]], video: Latents, span: int) -> Latents:
+    """Of a loss of spans, which counts for each of their numbers; the picture has none, and what is not finite is 0."""
+    gradient = jax.grad(loss)(video) * span * video.shape[2] * video.shape[3]
+    return jnp.where(jnp.isfinite(gradient), gradient, 0).at[:, 0].set(0)
+
+
+def _principal(clip: Latents) -> tuple[Float[Array, " C"], Float[Array, "C C"]]:
+    """Energies, and in columns the axes."""
+    return jnp.linalg.eigh(jnp.einsum("blhwc,blhwd->cd", clip, clip) / clip[..., 0].size)
+
+
+def _shares(size: Array, by_size: float, axis: int | None = None) -> Array:
+    """Weights whose mean is 1: alike, or by size, or between."""
+    return 1 - by_size + by_size * size / size.mean(axis, keepdims=True)
+
+
+def _spans(x: Float[Array, "B L *N"], span: int, count: int) -> Float[Array, "B S *N"]:
+    """Means over each span; the picture takes no part."""
+    return jnp.stack([x[:, max(i * span, 1) : (i + 1) * span].mean(1) for i in range(count)], axis=1)
+
+
+def _moments(video: Latents, span: int, count: int) -> Float[Array, "3 B S C"]:
+    """Of each channel in each span the mean square: as it is, without the latent's mean, and of the steps to the next
+    cell across and down."""
+    across, down = (jnp.diff(video, axis=axis) ** 2 for axis in (3, 2))
+    energy, contrast = (video**2).mean(axis=(2, 3)), video.var(axis=(2, 3))
+    detail = across.mean(axis=(2, 3)) + down.mean(axis=(2, 3))
+    return jnp.stack([_spans(x, span, count) for x in (energy, contrast, detail)])
+
+
+def _spectrum(video: Latents, span: int, count: int) -> Float[Array, "S H W C"]:
+    """Power of each coefficient of each channel's cosine transform, a mean over span and clips."""
+    power = jax.scipy.fft.dctn(video, axes=(2, 3), norm="ortho") ** 2
+    return _spans(power, span, count).mean(0)

@@ -1,9 +1,8 @@
-r"""The tiny model's student on walks that begin anywhere: 10 s into their paths, which begin where there is much to see.
+"""The tiny model's student on walks that begin anywhere: 10 s into their paths, which begin where there is much to see.
 
 Data:     runs/tiny_distill_settled, and clips with a lead:
           python -m launch.prepare_data world --clips=128 --frames=637 --lead=160 --seed=5 --out=data/train_walks
-          python -m launch.prepare_data world --clips=8 --frames=637 --lead=160 --seed=803 --split=val \
-              --out=data/val_walks
+          and with --clips=8 --seed=803 --split=val --out=data/val_walks to validate;
           both encoded as README says under "Train the shipped model"
 Command:  python -m launch.train --config=configs/tiny_distill_lead.py --workdir=runs/tiny_distill_lead
 Hardware: any CPU with 2 cores: half a minute a step.

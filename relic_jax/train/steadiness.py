@@ -8,7 +8,7 @@ mixture of channels, and can fade while each of them keeps what it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,11 @@ from jaxtyping import Array, Float
 
 _FAINT = 0.01  # of what is normal: added to statistics, so that the logarithm of nothing has a bounded slope
 _WEIGHTS = (1.0, 1.0, 3.0)  # of energy, contrast and detail; detail is lost first and comes back last
+_WAVES = 4.0  # weight of all waves together: what contrast and detail have
 _NOTHING = 1e-6  # of the mean power: where real clips have none
 
 Latents = Float[Array, "B L H W C"]
+Loss = Callable[[Latents], Float[Array, ""]]
 
 
 def moments_gradient(video: Latents, clip: Latents, span: int, by_size: float = 0.0) -> Latents:
@@ -34,17 +36,8 @@ def moments_gradient(video: Latents, clip: Latents, span: int, by_size: float = 
         At 0 all count alike, and so do fine structures, which are faint; at 1 colours count that can be seen at once.
     """
     count = video.shape[1] // span
-    energies, axes = _principal(clip)
-    real = _moments(clip @ axes, span, count) + _FAINT * energies
-    weights = jnp.asarray(_WEIGHTS)[:, None] * _shares(real.mean((1, 2)), by_size, 1)
-
-    def loss(video: Latents) -> Float[Array, ""]:
-        made = _moments(video @ axes, span, count) + _FAINT * energies
-        first = jax.lax.stop_gradient(made[:, :, 0].mean(1) / real[:, :, 0].mean(1))
-        share = made[:, :, 1:] / (real[:, :, 1:] * first[:, None, None])
-        return 0.5 * jnp.einsum("nc,nbsc->", weights, jnp.log(share) ** 2)
-
-    return _gradient(loss, video, span)
+    _, axes = _principal(clip)
+    return _gradient(_of_clips(_moments, _WEIGHTS, clip @ axes, span, count, by_size), video, axes, span)
 
 
 def spectrum_gradient(video: Latents, clip: Latents, span: int, by_size: float = 0.0) -> Latents:
@@ -55,7 +48,8 @@ def spectrum_gradient(video: Latents, clip: Latents, span: int, by_size: float =
     each wave, of a direction and length, has a power of its own. None shall be weaker than in the first span; none
     shall be stronger than in real clips, in the first span either, so ripples aren't kept for being there from the
     beginning. The loss is as there, of the power of each coefficient of the cosine transform of each axis, a mean over
-    a span and the clips; the share to have is the first span's, at most 1.
+    a span and the clips; the share to have is the first span's, at most 1. Energy counts clip by clip as it does there:
+    what is bright and what is dark are a scene's own.
 
     Args:
       span: latents. What is left over at the end takes no part, nor does the picture.
@@ -64,6 +58,7 @@ def spectrum_gradient(video: Latents, clip: Latents, span: int, by_size: float =
     """
     count = video.shape[1] // span
     _, axes = _principal(clip)
+    of_clips = _of_clips(_energy, _WEIGHTS[:1], clip @ axes, span, count, by_size)
     real = _spectrum(clip @ axes, span, count)
     normal = real.mean(0)
     normal = jnp.maximum(normal, _NOTHING * normal.mean())
@@ -72,19 +67,41 @@ def spectrum_gradient(video: Latents, clip: Latents, span: int, by_size: float =
     down, across = (2 - 2 * jnp.cos(jnp.pi * jnp.arange(n) / n) for n in normal.shape[:2])
     detail = normal * (down[:, None] + across)[..., None]
     weights = (_shares(normal, by_size) + _shares(detail, by_size)) / 2
-    weights *= sum(_WEIGHTS) / (normal.shape[0] * normal.shape[1]) * video.shape[0]  # in all as much as the moments'
+    weights *= _WAVES / (normal.shape[0] * normal.shape[1]) * video.shape[0]
 
     def loss(video: Latents) -> Float[Array, ""]:
-        made = _spectrum(video @ axes, span, count) + _FAINT * normal
+        made = _spectrum(video, span, count) + _FAINT * normal
         first = jnp.minimum(jax.lax.stop_gradient(made[0] / real[0]), 1)
-        return 0.5 * jnp.einsum("hwc,shwc->", weights, jnp.log(made / (real * first)) ** 2)
+        return of_clips(video) + 0.5 * jnp.einsum("hwc,shwc->", weights, jnp.log(made / (real * first)) ** 2)
 
-    return _gradient(loss, video, span)
+    return _gradient(loss, video, axes, span)
 
 
-def _gradient(loss: Callable[[Latents], Float[Array, ""]], video: Latents, span: int) -> Latents:
+def _of_clips(
+    statistics: Callable[[Latents, int, int], Float[Array, "N B S C"]],
+    weights: Sequence[float],
+    clip: Latents,
+    span: int,
+    count: int,
+    by_size: float,
+) -> Loss:
+    """The loss of N statistics of each clip, of videos along the principal axes, as `clip` is."""
+    faint = _FAINT * (clip**2).mean((0, 1, 2, 3))
+    real = statistics(clip, span, count) + faint
+    weight = jnp.asarray(weights)[:, None] * _shares(real.mean((1, 2)), by_size, 1)
+
+    def loss(video: Latents) -> Float[Array, ""]:
+        made = statistics(video, span, count) + faint
+        first = jax.lax.stop_gradient(made[:, :, 0].mean(1) / real[:, :, 0].mean(1))
+        share = made[:, :, 1:] / (real[:, :, 1:] * first[:, None, None])
+        return 0.5 * jnp.einsum("nc,nbsc->", weight, jnp.log(share) ** 2)
+
+    return loss
+
+
+def _gradient(loss: Loss, video: Latents, axes: Float[Array, "C C"], span: int) -> Latents:
     """Of a loss of spans, which counts for each of their numbers; the picture has none, and what is not finite is 0."""
-    gradient = jax.grad(loss)(video) * span * video.shape[2] * video.shape[3]
+    gradient = jax.grad(lambda x: loss(x @ axes))(video) * span * video.shape[2] * video.shape[3]
     return jnp.where(jnp.isfinite(gradient), gradient, 0).at[:, 0].set(0)
 
 
@@ -107,9 +124,13 @@ def _moments(video: Latents, span: int, count: int) -> Float[Array, "3 B S C"]:
     """Of each channel in each span the mean square: as it is, without the latent's mean, and of the steps to the next
     cell across and down."""
     across, down = (jnp.diff(video, axis=axis) ** 2 for axis in (3, 2))
-    energy, contrast = (video**2).mean(axis=(2, 3)), video.var(axis=(2, 3))
-    detail = across.mean(axis=(2, 3)) + down.mean(axis=(2, 3))
-    return jnp.stack([_spans(x, span, count) for x in (energy, contrast, detail)])
+    contrast, detail = video.var(axis=(2, 3)), across.mean(axis=(2, 3)) + down.mean(axis=(2, 3))
+    return jnp.concatenate([_energy(video, span, count), *(_spans(x, span, count)[None] for x in (contrast, detail))])
+
+
+def _energy(video: Latents, span: int, count: int) -> Float[Array, "1 B S C"]:
+    """The mean square of each channel in each span."""
+    return _spans((video**2).mean(axis=(2, 3)), span, count)[None]
 
 
 def _spectrum(video: Latents, span: int, count: int) -> Float[Array, "S H W C"]:

@@ -3,8 +3,7 @@
 Data:     that of configs/tiny_distill_40s.py, and runs/tiny_distill_walks
 Command:  python -m launch.train --config=configs/tiny_distill_settled.py --workdir=runs/tiny_distill_settled
 Hardware: any CPU with 2 cores: half a minute a step.
-Result:   val_gain_db and the measures of collapse in runs/tiny_distill_settled/metrics.jsonl; the model card says what
-          it reached. It is what ships.
+Result:   val_gain_db and the measures of collapse in runs/tiny_distill_settled/metrics.jsonl.
 """
 
 import ml_collections

@@ -36,7 +36,7 @@ def moments_gradient(video: Latents, clip: Latents, span: int, by_size: float = 
         At 0 all count alike, and so do fine structures, which are faint; at 1 colours count that can be seen at once.
     """
     count = video.shape[1] // span
-    _, axes = _principal(clip)
+    axes = _principal_axes(clip)
     return _gradient(_of_clips(_moments, _WEIGHTS, clip @ axes, span, count, by_size), video, axes, span)
 
 
@@ -57,7 +57,7 @@ def spectrum_gradient(video: Latents, clip: Latents, span: int, by_size: float =
         half. At 0 all count alike, and most are short and faint; at 1 walls and floors count most.
     """
     count = video.shape[1] // span
-    _, axes = _principal(clip)
+    axes = _principal_axes(clip)
     of_clips = _of_clips(_energy, _WEIGHTS[:1], clip @ axes, span, count, by_size)
     real = _spectrum(clip @ axes, span, count)
     normal = real.mean(0)
@@ -105,9 +105,9 @@ def _gradient(loss: Loss, video: Latents, axes: Float[Array, "C C"], span: int) 
     return jnp.where(jnp.isfinite(gradient), gradient, 0).at[:, 0].set(0)
 
 
-def _principal(clip: Latents) -> tuple[Float[Array, " C"], Float[Array, "C C"]]:
-    """Energies, and in columns the axes."""
-    return jnp.linalg.eigh(jnp.einsum("blhwc,blhwd->cd", clip, clip) / clip[..., 0].size)
+def _principal_axes(clip: Latents) -> Float[Array, "C C"]:
+    """In columns."""
+    return jnp.linalg.eigh(jnp.einsum("blhwc,blhwd->cd", clip, clip) / clip[..., 0].size)[1]
 
 
 def _shares(size: Array, by_size: float, axis: int | None = None) -> Array:

@@ -90,6 +90,17 @@ def test_no_wave_is_to_be_stronger_than_in_real_clips_not_even_in_the_first_span
 
 
 @BOTH
+def test_each_clip_keeps_its_own_brightness(gradient_of):
+    """One grows brighter as the other grows darker: on average nothing is lost, and both are pulled back."""
+    clip = 1 + 0.3 * jax.random.normal(jax.random.key(4), (2, 16, 4, 6, 1))
+    later = (jnp.arange(16) >= 12)[None, :, None, None, None]
+    factor = jnp.sqrt(jnp.array([1.4, 0.6]))[:, None, None, None, None]
+    video = jnp.where(later, factor * clip, clip)
+    along = (gradient_of(video, clip, 4) * video)[:, 12:].sum((1, 2, 3, 4))
+    assert along[0] > 0 > along[1]
+
+
+@BOTH
 def test_following_it_gives_the_later_spans_the_firsts_share_again(gradient_of):
     clip = jax.random.normal(jax.random.key(1), (2, 16, 3, 4, 5))
     step = jax.jit(lambda x: x - 0.02 * gradient_of(x, clip, 4))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 _FAINT = 0.01  # of what is normal: added to statistics, so that the logarithm of nothing has a bounded slope
 _WEIGHTS = (1.0, 1.0, 3.0)  # of energy, contrast and detail; detail is lost first and comes back last
-_WAVES = 4.0  # weight of all waves together: what contrast and detail have
+_WAVES = sum(_WEIGHTS[1:])  # of all waves together: what contrast and detail have
 _NOTHING = 1e-6  # of the mean power: where real clips have none
 
 Latents = Float[Array, "B L H W C"]

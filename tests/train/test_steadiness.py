@@ -5,6 +5,8 @@ import pytest
 
 from relic_jax.train.steadiness import moments_gradient, spectrum_gradient
 
+# What rounding leaves: of the first span, moments count nothing, and the spectrum what is too much.
+ROUNDING = {moments_gradient: 0.0, spectrum_gradient: 1e-4}
 BOTH = pytest.mark.parametrize("gradient_of", [moments_gradient, spectrum_gradient])
 
 
@@ -27,7 +29,7 @@ def test_a_video_as_faint_from_beginning_to_end_is_steady_and_one_that_fades_is_
     faded = jnp.concatenate([fading(clip[:, :16]), clip[:, 16:]], axis=1)
     gradient = gradient_of(faded, clip, 4)
     still = gradient_of(steady, clip[:, :16], 4)
-    assert jnp.linalg.norm(still) < 0.01 * jnp.linalg.norm(gradient)
+    assert jnp.abs(still).max() < 0.01 * jnp.abs(gradient).max()
     assert (gradient[:, 0] == 0).all() and (gradient[:, 16:] == 0).all()
     along = jnp.stack([(gradient * faded)[:, 4 * i : 4 * i + 4].sum() for i in range(4)])
     assert along[3] < along[2] < 0 and abs(along[0]) < 1e-3 * abs(along[2])
@@ -108,11 +110,11 @@ def test_following_it_gives_the_later_spans_the_firsts_share_again(gradient_of):
     for _ in range(100):
         video = step(video)
     np.testing.assert_allclose((energy(video) / energy(clip))[1:], 0.49, rtol=0.1)
-    np.testing.assert_allclose(video[:, :3], fading(clip)[:, :3], atol=1e-4)
+    np.testing.assert_allclose(video[:, :3], fading(clip)[:, :3], rtol=0, atol=ROUNDING[gradient_of])
 
 
 @BOTH
 def test_one_span_has_nothing_to_be_steady_to_and_a_blank_video_has_a_finite_gradient(gradient_of):
     clip = jax.random.normal(jax.random.key(2), (1, 7, 2, 2, 3))
-    np.testing.assert_allclose(gradient_of(0.5 * clip, clip, 4), 0, atol=1e-4)
+    np.testing.assert_allclose(gradient_of(0.5 * clip, clip, 4), 0, atol=ROUNDING[gradient_of])
     assert jnp.isfinite(gradient_of(jnp.zeros_like(clip), clip, 2)).all()

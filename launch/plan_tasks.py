@@ -22,7 +22,7 @@ from relic_jax.parallel import halo
 from relic_jax.parallel.mesh import MeshShape
 from relic_jax.parallel.rules import SERVING, check_batch
 from relic_jax.stream import rollout, sharded
-from relic_jax.train import loop, trajectories
+from relic_jax.train import loop, openings, trajectories
 from relic_jax.train import optimizer as optimizers
 from relic_jax.train import sharded as train_sharded
 from relic_jax.train.distill import DistillStage
@@ -81,7 +81,9 @@ def distill(cfg: Config, mesh: Mesh, batch: int) -> Program:
     """A step of stage `distill`: rollout, critic's update, and the student's by replay."""
     each = mesh.shape["data"] * mesh.shape["fsdp"]
     run = _run(cfg, mesh, batch, "distill", betas=(0.0, 0.999), warmup=0, distill=DistillOptions(micro_batch=each))
-    stage = DistillStage(run, {}, {}, teacher={}, critic={})
+    held_out = _clips(run.model, run.frames, 1) if run.distill.steadiness_bands else {}
+    held_out = {name: jnp.zeros(x.shape) for name, x in held_out.items()}  # steadiness has constants of theirs
+    stage = DistillStage(run, {}, held_out, teacher={}, critic={})
     student, critic = module.abstract(DiT, run.model.dit), module.abstract(DiT, stage.critic_model.dit)
     shapes = jax.eval_shape(lambda p, c: stage.start(p, c).trees(), student, critic)
     dit = stage.teacher_model.dit
@@ -92,10 +94,16 @@ def distill(cfg: Config, mesh: Mesh, batch: int) -> Program:
         on_host=run.distill.offload_teacher,
     )
     state, samples, kinds = _state(run, stage, stage.optimizers[0], shapes, mesh)
+    options, arguments = run.distill, [state, teacher, samples]
+    if options.openings:
+        beginnings = _clips(run.model, frames_of(options.openings_latents), options.openings_batch)
+        arguments[2] = openings.join(samples, _placed(mesh, beginnings, SERVING.spec(("batch",))))
+    if options.judged_latents:
+        arguments.append(_placed(mesh, module.abstract(vae.VAE, run.model.vae), PartitionSpec()))
     return Program(
         stage.make_step(jax.random.key(0)),
-        (state, teacher, samples),
-        kinds | {"critic": state.extra, "teacher": teacher},
+        tuple(arguments),
+        kinds | {"critic": state.extra, "teacher": teacher, "batch": arguments[2]},
         "step",
         calls=run.steps,
         trips=len(run.model.stream.timesteps),

@@ -9,8 +9,8 @@ judges stretches (`distill.judged_latents`) of rollouts that outlast memory.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from relic_jax.config import ConfigError, DiTConfig, RelicConfig, frames_of, latents_of
+from relic_jax.data import loader
+from relic_jax.data.part import WHOLE, Part
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.models.layers import cast_kernels
@@ -27,13 +29,13 @@ from relic_jax.models.module import Params
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.rules import constrain
 from relic_jax.stream import rollout as stream
-from relic_jax.train import checkpoint, collapse, dmd, loop, sharded, steadiness, stretch
+from relic_jax.train import checkpoint, collapse, dmd, loop, openings, sharded, steadiness, stretch
 from relic_jax.train import optimizer as optimizers
 from relic_jax.train.clips import Conditions, conditions, drop, revisits
 from relic_jax.train.host import everywhere
 from relic_jax.train.latent_stage import LatentStage, arguments
 from relic_jax.train.replay import Rollout, replay_gradient, roll_out
-from relic_jax.train.stage import Scalars, State, TrainConfig, Trainer
+from relic_jax.train.stage import Batches, Scalars, State, TrainConfig, Trainer
 from relic_jax.train.trajectories import check_teacher
 
 
@@ -53,6 +55,20 @@ class DistillStage(LatentStage):
 
     teacher: Params
     critic: Params
+
+    def batches(self, seed: int, part: Part = WHOLE) -> Batches:
+        clips, options = super().batches(seed, part), self.cfg.distill
+        if not options.openings:
+            return clips
+        beginnings = loader.latent_batches(
+            options.openings_data,
+            batch=options.openings_batch,
+            seed=seed,
+            latents=options.openings_latents,
+            balanced=self.cfg.balance_actions,
+            part=part,
+        )
+        return openings.Beside(clips, beginnings)
 
     def trainer(self, key: PRNGKeyArray) -> Trainer:
         step = self.make_step(key)
@@ -75,6 +91,8 @@ class DistillStage(LatentStage):
         """The state before the first step, of copies."""
         critic = jax.tree.map(jnp.copy, self._on_device(critic))
         extra = {"critic": critic, "opt_state": self.optimizers[1].init(critic)}
+        if self.watch is not None:
+            extra["watch"] = self.watch.start(len(self.cfg.model.stream.timesteps))
         return dataclasses.replace(loop.start(params, self.optimizers[0]), extra=extra)
 
     def make_step(self, key: PRNGKeyArray) -> Callable[..., tuple[State, Scalars]]:
@@ -84,11 +102,11 @@ class DistillStage(LatentStage):
         """
         keep = sharded.keeper(self, self.optimizers[0])
 
-        @partial(jax.jit, donate_argnums=0)
+        @functools.partial(jax.jit, donate_argnums=0)
         def step(
             state: State, teacher: Params, batch: dict[str, Array], decoder: Params | None = None
         ) -> tuple[State, Scalars]:
-            batch = jax.tree.map(lambda x: constrain(x, "batch"), batch)
+            batch, beginnings = openings.split(jax.tree.map(lambda x: constrain(x, "batch"), batch))
             keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
             rollouts = self.roll_outs(state.params, batch, keys[0])
             judged = self.judged(rollouts, batch, decoder, jax.random.fold_in(keys[0], 2))
@@ -97,7 +115,10 @@ class DistillStage(LatentStage):
             turn = (state.step + 1) % self.cfg.distill.generator_every == 0
             video = jax.vmap(stream.join)(rollouts.clean)
             clips = batch["latents"].reshape(video.shape), self.determined(batch).reshape(video.shape[:3])
-            seen = rollouts, judged, clips
+            if self.watch is not None:
+                shown = video.reshape(batch["latents"].shape)
+                extra["watch"] = self.watch.see(extra["watch"], shown, batch["latents"], rollouts.exit_step[0])
+            seen = rollouts, judged, clips, beginnings, extra.get("watch")
             state, of_student = jax.lax.cond(turn, self.learn, self.rest, state, teacher, *seen, keys[2])
             norms = of_critic.pop("critic_gradient_norm"), of_student["student_gradient_norm"]
             scalars = {
@@ -113,7 +134,18 @@ class DistillStage(LatentStage):
 
     def extra_specs(self, mesh: Mapping[str, int]) -> dict[str, Any]:
         critic, shapes = sharded.weights(self.critic_model.dit, mesh), module.abstract(DiT, self.critic_model.dit)
-        return {"critic": critic, "opt_state": sharded.moments(self.optimizers[1], shapes, critic)}
+        specs = {"critic": critic, "opt_state": sharded.moments(self.optimizers[1], shapes, critic)}
+        return specs if self.watch is None else {**specs, "watch": {"share": PartitionSpec(), "count": PartitionSpec()}}
+
+    @functools.cached_property
+    def watch(self) -> steadiness.Watch | None:
+        """What judges steadiness by running means, along the axes of the held-out clips."""
+        options = self.cfg.distill
+        if not options.steadiness or options.steadiness_bands is None:
+            return None
+        sizes = options.steadiness_latents, options.steadiness_bands, options.steadiness_by_size
+        with jax.ensure_compile_time_eval():  # whoever asks first: what is kept must not belong to a trace
+            return steadiness.Watch.of(everywhere(self.held_out["latents"]), *sizes)
 
     def check(self, means: Mapping[str, float]) -> None:
         collapse.check(means)
@@ -176,9 +208,9 @@ class DistillStage(LatentStage):
             model = dmd.velocity(params, self.critic_model, checkpoint=self.cfg.recompute)
             return dmd.critic_loss(model, seen.latents, seen.given, key, options.shift)
 
-        value, gradient = _mean(partial(jax.value_and_grad(loss), critic), key, judged)
+        value, gradient = _mean(functools.partial(jax.value_and_grad(loss), critic), key, judged)
         updates, opt_state = self.optimizers[1].update(gradient, extra["opt_state"], critic)
-        extra = {"critic": optax.apply_updates(critic, updates), "opt_state": opt_state}
+        extra = {**extra, "critic": optax.apply_updates(critic, updates), "opt_state": opt_state}
         return extra, {"loss": value, "critic_gradient_norm": optax.tree.norm(gradient)}
 
     def learn(
@@ -188,6 +220,8 @@ class DistillStage(LatentStage):
         rollouts: Rollout,
         judged: Judged,
         clips: tuple[Float[Array, "N B L H W C"], Bool[Array, "N B L"]],
+        beginnings: Mapping[str, Array],
+        means: dict[str, Array] | None,
         key: PRNGKeyArray,
     ) -> tuple[State, Scalars]:
         """The student's update: the gradient that teacher and critic give its video, replayed.
@@ -195,6 +229,8 @@ class DistillStage(LatentStage):
         Args:
           judged: what teacher and critic see of the rollouts.
           clips: the real ones, and which of their latents count in regression.
+          beginnings: a batch of openings, if the run has any.
+          means: what `watch` has seen, if the run has one.
         """
         cfg, options = self.cfg, self.cfg.distill
         real = dmd.guided(dmd.velocity(self._on_device(teacher), self.teacher_model), options.guidance)
@@ -211,30 +247,63 @@ class DistillStage(LatentStage):
             error = dmd.regression_gradient(rollout.latents, clip, counted)
             wanted = score + options.regression * error
             if options.steadiness:
-                fading = (steadiness.spectrum_gradient if options.steadiness_spectrum else steadiness.moments_gradient)(
-                    rollout.latents, clip, options.steadiness_latents, options.steadiness_by_size
-                )
-                wanted += options.steadiness * fading
+                if self.watch is None:
+                    fading = self.fading(rollout.latents, clip)
+                else:
+                    fading = self.watch.gradient(means, rollout.latents, rollout.exit_step)
+                late = rollout.exit_step >= options.steadiness_from
+                wanted += jnp.where(late, options.steadiness, 0) * fading
             count = score[:, 1:].size  # the loss is a mean over all numbers of the batch but the picture's
             blocks = stream.split(wanted / count, cfg.model.stream.block)
             gradient, _ = replay_gradient(student, cfg.model, rollout, blocks, checkpoint=cfg.recompute)
             return gradient, jnp.abs(score).sum() / count, (error**2).sum() / 2 / count
 
         gradient, size, error = _mean(one, key, rollouts, judged, clips)
+        scalars = {"dmd_gradient": size, "regression": error}
+        if options.openings:
+            more, scalars["opening_regression"] = self.regress(student, beginnings, jax.random.fold_in(key, 1))
+            gradient = jax.tree.map(lambda g, m: g + options.openings * m, gradient, more)
         updates, opt_state = self.optimizers[0].update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         early = state.step < options.ema_start
         ema = jax.tree.map(lambda old, new: jnp.where(early, new, old + (1 - cfg.ema) * (new - old)), state.ema, params)
-        norm = optax.tree.norm(gradient)
-        scalars = {"dmd_gradient": size, "regression": error, "student_gradient_norm": norm}
+        scalars["student_gradient_norm"] = optax.tree.norm(gradient)
         return dataclasses.replace(state, params=params, ema=ema, opt_state=opt_state), scalars
+
+    def fading(self, video: Array, clip: Array) -> Array:
+        """Gradient of the loss that holds a video steady, in the configured form."""
+        options = self.cfg.distill
+        span, by_size = options.steadiness_latents, options.steadiness_by_size
+        if options.steadiness_spectrum:
+            return steadiness.spectrum_gradient(video, clip, span, by_size)
+        return steadiness.moments_gradient(video, clip, span, by_size)
+
+    def regress(
+        self, student: Params, beginnings: Mapping[str, Array], key: PRNGKeyArray
+    ) -> tuple[Params, Float[Array, ""]]:
+        """Gradient of half the mean squared error of the student's own video to openings, and that error."""
+        cfg = self.cfg
+        keys = jax.random.split(key)
+        real = self._micro_batches(beginnings)["latents"]
+
+        def one(rollout: Rollout, clip: Array, _: PRNGKeyArray) -> tuple[Params, Array]:
+            error = dmd.regression_gradient(rollout.latents, clip, jnp.ones(clip.shape[:2], bool))
+            count = clip[:, 1:].size
+            blocks = stream.split(error / count, cfg.model.stream.block)
+            gradient, _ = replay_gradient(student, cfg.model, rollout, blocks, checkpoint=cfg.recompute)
+            return gradient, (error**2).sum() / 2 / count
+
+        return _mean(one, keys[1], self.roll_outs(student, beginnings, keys[0]), real)
 
     def _on_device(self, params: Params) -> Params:
         return jax.device_put(params, jax.memory.Space.Device) if self.cfg.distill.offload_teacher else params
 
     def rest(self, state: State, *_: Any) -> tuple[State, Scalars]:
         """What `learn` is at other steps."""
-        return state, dict.fromkeys(("dmd_gradient", "regression", "student_gradient_norm"), jnp.float32(jnp.nan))
+        names = ["dmd_gradient", "regression", "student_gradient_norm"]
+        if self.cfg.distill.openings:
+            names.append("opening_regression")
+        return state, dict.fromkeys(names, jnp.float32(jnp.nan))
 
     @property
     def optimizers(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
@@ -298,6 +367,12 @@ def make(cfg: TrainConfig) -> DistillStage:
             f"config.frames={cfg.frames} are {length} latents, config.distill.steadiness compares spans of "
             f"steadiness_latents={options.steadiness_latents}: expected at least two"
         )
+    coarsest = min(cfg.model.latent_size) // 2
+    if options.steadiness_bands is not None and not 1 <= options.steadiness_bands <= coarsest:
+        raise ConfigError(
+            f"config.distill.steadiness_bands={options.steadiness_bands}: expected 1 to {coarsest}, two waves or more "
+            f"in each, of pictures of {cfg.model.latent_size} cells"
+        )
     if options.critic_dit is not None and not options.critic:
         raise ConfigError("config.distill.critic is empty: a critic of a size of its own needs weights to start from")
     if cfg.batch % options.micro_batch:
@@ -310,6 +385,8 @@ def make(cfg: TrainConfig) -> DistillStage:
             f"config.distill.micro_batch={options.micro_batch} can't be divided over data={shape.data} x "
             f"fsdp={shape.fsdp} devices: expected a multiple of {shape.data * shape.fsdp}"
         )
+    if options.openings:
+        _check_openings(cfg)
     if options.offload_teacher and not cfg.mesh:
         raise ConfigError("config.distill.offload_teacher=True needs config.mesh, as in fsdp=1")
     if options.judged_latents and not 2 <= options.judged_latents <= length:
@@ -323,6 +400,23 @@ def make(cfg: TrainConfig) -> DistillStage:
     teacher = _load(options.teacher, stage.teacher_model.dit, cfg)
     critic = _load(options.critic, stage.critic_model.dit, cfg) if options.critic else teacher
     return dataclasses.replace(stage, teacher=teacher, critic=critic)
+
+
+def _check_openings(cfg: TrainConfig) -> None:
+    options = cfg.distill
+    if not options.openings_data:
+        raise ConfigError("config.distill.openings_data is empty: openings are those of a data set's clips")
+    if options.openings_latents % cfg.model.stream.block:
+        raise ConfigError(
+            f"config.distill.openings_latents={options.openings_latents} is not a multiple of "
+            f"model.stream.block={cfg.model.stream.block}"
+        )
+    if options.openings_batch % options.micro_batch:
+        raise ConfigError(
+            f"config.distill.openings_batch={options.openings_batch} is not a multiple of "
+            f"distill.micro_batch={options.micro_batch}"
+        )
+    loader.Latents(options.openings_data, options.openings_latents)[0]
 
 
 def _load(path: str, dit: DiTConfig, cfg: TrainConfig) -> Params:

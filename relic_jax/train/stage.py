@@ -104,14 +104,27 @@ class DistillOptions:
     regression_revisits: int = 0  # and revisits of what the first so many look at (`clips.revisits`)
     steadiness: float = 0.0  # weight of the loss against fading (`train.steadiness`); 0: the paper's own loss
     steadiness_latents: int = 20  # a span of it
+    steadiness_from: int = 0  # evaluation at which a rollout must leave off to be held steady; the first ones are means
     steadiness_spectrum: bool = False  # of each wave's power; else of energy, contrast and detail
+    steadiness_bands: int | None = None  # of so many bands of waves in each direction, by running means
     steadiness_by_size: float = 0.0  # 0: all statistics count alike in it; 1: by what they carry
+    openings: float = 0.0  # weight of half the squared error to openings (`train.openings`), their mean; 0: none
+    openings_data: str = ""  # folder of clips whose openings they are
+    openings_batch: int = 24  # openings a step, rolled out `micro_batch` at a time
+    openings_latents: int = 8  # of each
     judged_latents: int = 0  # length of the stretch that teacher and critic see of a longer rollout; 0: all of it
     ema_start: int = 200  # step from which `ema` is a moving average; before it is the weights
     offload_teacher: bool = False  # but for the student's turns its weights lie in the host's memory; needs a mesh
 
     def __post_init__(self) -> None:
-        for field in ("generator_every", "micro_batch", "regression_latents", "steadiness_latents"):
+        for field in (
+            "generator_every",
+            "micro_batch",
+            "regression_latents",
+            "steadiness_latents",
+            "openings_batch",
+            "openings_latents",
+        ):
             if getattr(self, field) < 1:
                 raise ConfigError(f"config.distill.{field}={getattr(self, field)} must be at least 1")
         if self.critic_learning_rate <= 0:

@@ -8,16 +8,18 @@ mixture of channels, and can fade while each of them keeps what it has.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 _FAINT = 0.01  # of what is normal: added to statistics, so that the logarithm of nothing has a bounded slope
 _WEIGHTS = (1.0, 1.0, 3.0)  # of energy, contrast and detail; detail is lost first and comes back last
 _WAVES = sum(_WEIGHTS[1:])  # of all waves together: what contrast and detail have
 _NOTHING = 1e-6  # of the mean power: where real clips have none
+_MEMORY = 10  # rollouts that running means go back
 
 Latents = Float[Array, "B L H W C"]
 Loss = Callable[[Latents], Float[Array, ""]]
@@ -75,6 +77,71 @@ def spectrum_gradient(video: Latents, clip: Latents, span: int, by_size: float =
         return of_clips(video) + 0.5 * jnp.einsum("hwc,shwc->", weights, jnp.log(made / (real * first)) ** 2)
 
     return _gradient(loss, video, axes, span)
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """Steadiness by running means: what a student does on average, which one batch doesn't show.
+
+    What a few walks come to see differs by more than what a stream loses in a minute: between batches, the gradients
+    above agree about little. Here the batch says only how each power changes with the video; which powers must change
+    is the mean over the last rollouts that left off at the same evaluation.
+
+    Powers are those of bands of waves, of each clip's first span and of all after it, along the axes of clips given
+    once; total energy is one more. They are compared by logarithm, with the real clip's and then in the mean: in later
+    spans as large a share of what real clips have as in the first, at most all of it; in the first at most all of it.
+    """
+
+    axes: Float[Array, "C C"]
+    normal: Float[Array, "K C"]  # powers of the clips given: K - 1 bands, energy
+    weights: Float[Array, "K C"]
+    span: int
+    bands: int
+
+    @classmethod
+    def of(cls, clip: Latents, span: int, bands: int, by_size: float = 0.0) -> Watch:
+        """Of some real clips.
+
+        Args:
+          span: latents. What is left over at the end takes no part, nor does the picture.
+          bands: of waves, in each direction; a picture's mean is in none.
+          by_size: share of a band's weight that goes by how much of the energy and detail of clips it has.
+        """
+        axes = _principal_axes(clip)
+        normal = _powers(clip @ axes, span, bands).mean((0, 1))
+        normal = jnp.maximum(normal, _NOTHING * normal.mean())
+        waves = normal[:-1]
+        steps = 2 - 2 * jnp.cos(jnp.pi * (jnp.arange(bands) + 0.5) / bands)  # as in `spectrum_gradient`
+        detail = waves * (steps[:, None] + steps).reshape(-1, 1)
+        of_waves = (_shares(waves, by_size) + _shares(detail, by_size)) / 2 * _WAVES / len(waves)
+        weights = jnp.concatenate([of_waves, _WEIGHTS[0] * _shares(normal[-1:], by_size)])
+        return cls(axes, normal, weights, span, bands)
+
+    def start(self, exits: int) -> dict[str, Array]:
+        """Means before the first rollout, for each evaluation that rollouts leave off at."""
+        return {"share": jnp.zeros((exits, 2, *self.normal.shape)), "count": jnp.zeros(exits)}
+
+    def see(self, means: dict[str, Array], video: Latents, clip: Latents, at: Int[Array, ""]) -> dict[str, Array]:
+        """The means with one more rollout, which left off at evaluation `at`."""
+        share = (self.log_powers(video) - self.log_powers(clip)).mean(0)
+        count = means["count"].at[at].add(1)
+        rate = 1 / jnp.minimum(count[at], _MEMORY)
+        return {"share": means["share"].at[at].add(rate * (share - means["share"][at])), "count": count}
+
+    def gradient(self, means: dict[str, Array], video: Latents, at: Int[Array, ""]) -> Latents:
+        """Gradient, for each number of the video, of half the weighted square of what the means are off by."""
+        share = means["share"][at]
+        off = share - jnp.minimum(share[:1], 0)
+        later = video.shape[1] // self.span - 1
+        numbers = self.span * video.shape[2] * video.shape[3] * jnp.array([1, later])
+
+        def loss(video: Latents) -> Float[Array, ""]:
+            return jnp.einsum("j,jkc,kc,bjkc->", numbers, off, self.weights, self.log_powers(video))
+
+        return jax.grad(loss)(video).at[:, 0].set(0)
+
+    def log_powers(self, video: Latents) -> Float[Array, "B 2 K C"]:
+        return jnp.log(_powers(video @ self.axes, self.span, self.bands) + _FAINT * self.normal)
 
 
 def _of_clips(
@@ -135,5 +202,21 @@ def _energy(video: Latents, span: int, count: int) -> Float[Array, "1 B S C"]:
 
 def _spectrum(video: Latents, span: int, count: int) -> Float[Array, "S H W C"]:
     """Power of each coefficient of each channel's cosine transform, a mean over span and clips."""
-    power = jax.scipy.fft.dctn(video, axes=(2, 3), norm="ortho") ** 2
-    return _spans(power, span, count).mean(0)
+    return _spans(_waves(video), span, count).mean(0)
+
+
+def _powers(video: Latents, span: int, bands: int) -> Float[Array, "B 2 K C"]:
+    """Of each clip's first span and of all later ones: mean power of bands of waves, and last the mean square."""
+    spans = _spans(_waves(video), span, video.shape[1] // span)
+    parts = jnp.stack([spans[:, 0], spans[:, 1:].mean(1)], axis=1)
+    height, width = parts.shape[2:4]
+    counted = jnp.ones((height, width)).at[0, 0].set(0)
+    down, across = (jax.nn.one_hot(jnp.arange(n) * bands // n, bands) for n in (height, width))
+    size = jnp.einsum("hw,hi,wj->ij", counted, down, across)
+    banded = jnp.einsum("bjhwc,hw,hi,wk->bjikc", parts, counted, down, across) / size[..., None]
+    return jnp.concatenate([banded.reshape(*parts.shape[:2], bands**2, -1), parts.mean((2, 3))[:, :, None]], axis=2)
+
+
+def _waves(video: Latents) -> Latents:
+    """Power of each coefficient of the cosine transform of each channel of each latent."""
+    return jax.scipy.fft.dctn(video, axes=(2, 3), norm="ortho") ** 2

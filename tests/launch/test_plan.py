@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from launch import plan_report, plan_tasks
-from relic_jax.config import RelicConfig
+from relic_jax.config import RelicConfig, from_config_dict
 from relic_jax.memory.layout import layout
 from relic_jax.parallel import hardware, hlo
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.exchange import bytes_per_block
 from relic_jax.parallel.mesh import MeshShape
+from relic_jax.train.stage import TrainConfig
 from relic_jax.train.trajectories import TrajectoryConfig
 from tests.parallel.meshes import CFG, untyped
 
@@ -102,6 +103,19 @@ def test_training_state_of_1_3b_width_holds_to_its_numbers(task):
     if task == "distill":
         expected |= {"critic": 3 * weights + counts, "teacher": weights}
     assert held == expected
+
+
+def test_distillation_has_the_arguments_of_its_step_whatever_its_options():
+    spec = importlib.util.spec_from_file_location("means", ROOT / "configs" / "tiny_distill_means.py")
+    file = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(file)
+    run = from_config_dict(TrainConfig, file.get_config())
+    assert run.distill.openings and run.distill.judged_latents and run.distill.steadiness_bands
+    mesh = meshes.make(MeshShape.parse("fsdp=2,seq=4"))
+    with untyped(), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        program = plan_tasks.TASKS["distill"](run, mesh, run.batch)
+        state, _ = jax.eval_shape(program.function, *program.arguments)
+    assert jax.tree.structure(state) == jax.tree.structure(program.arguments[0])
 
 
 def test_trajectories_are_made_apart_and_cost_by_the_step():

@@ -17,7 +17,7 @@ from relic_jax.config import ConfigError, frames_of, from_config_dict, latents_o
 from relic_jax.errors import InputError
 from relic_jax.models import vae, weights
 from relic_jax.models.dit import DiT
-from relic_jax.train import clips, collapse, distill, loop, metrics, replay
+from relic_jax.train import clips, collapse, distill, loop, metrics, openings, replay
 from relic_jax.train import stage as stages
 from tests.train import encoded
 
@@ -115,8 +115,13 @@ def test_critic_learns_at_every_step_and_the_student_at_every_second(data):
     assert exits <= set(range(4)) and len(exits) > 1
 
 
-def test_resumes_exactly(data, tmp_path):
-    cfg = config(data)
+OPENINGS = {"openings": 1.0, "openings_batch": 2, "openings_latents": 2}
+RUNNING = {"steadiness": 1.0, "steadiness_latents": 2, "steadiness_bands": 2}
+
+
+@pytest.mark.parametrize("options", [{}, {**OPENINGS, **RUNNING}], ids=["plain", "openings and running means"])
+def test_resumes_exactly(data, tmp_path, options):
+    cfg = config(data, {"openings_data": str(data / "clips"), **options})
     straight, halved = tmp_path / "straight", tmp_path / "halved"
     for workdir in (straight, halved):
         workdir.mkdir()
@@ -139,6 +144,8 @@ def test_regression_and_steadiness_move_the_student_and_the_error_is_that_of_the
     key, norms = jax.random.key(0), {}
     kinds = {"neither": {}, "regression": {"regression": 2.0}, "steadiness": {"steadiness": 1.0}}
     kinds["spectrum"] = {**kinds["steadiness"], "steadiness_spectrum": True}
+    kinds["running"] = {**kinds["steadiness"], "steadiness_bands": 2}
+    kinds["never"] = {**kinds["steadiness"], "steadiness_from": 4}  # no rollout leaves off so late
     for name, options in kinds.items():
         params = encoded.random_params(DiT, MODEL.dit)  # a step takes them
         common = {"generator_every": 1, "regression_latents": 3, "steadiness_latents": 2}
@@ -152,8 +159,38 @@ def test_regression_and_steadiness_move_the_student_and_the_error_is_that_of_the
         _, scalars = trainer.step(trainer.start(params, *trainer.besides), batch)
         np.testing.assert_allclose(scalars["regression"], expected, rtol=1e-4)
         norms[name] = float(scalars["student_gradient_norm"])
-    assert all(abs(norms[name] / norms["neither"] - 1) > 0.01 for name in kinds if name != "neither")
-    assert abs(norms["spectrum"] / norms["steadiness"] - 1) > 0.01
+    none = norms.pop("neither"), norms.pop("never")
+    assert none[0] == pytest.approx(none[1], rel=1e-5)
+    assert all(abs(norm / none[0] - 1) > 0.01 for norm in norms.values())
+    assert all(abs(norms[name] / norms["steadiness"] - 1) > 0.01 for name in ("spectrum", "running"))
+
+
+def test_openings_move_the_student_and_their_error_is_measured(data):
+    key, weights_after = jax.random.key(0), {}
+    sizes = {"openings_data": str(data / "clips"), "openings_batch": 3, "openings_latents": 4}
+    for weight in (0.0, 50.0):
+        params = encoded.random_params(DiT, MODEL.dit)  # a step takes them
+        made = stages.make(config(data, {"openings": weight, **sizes}))
+        batches = made.batches(0)
+        if weight:
+            next(batches)  # the student's turn is the second step
+            of_turn = jax.random.split(jax.random.fold_in(key, 1), 3)[2]
+            keys = jax.random.split(jax.random.fold_in(of_turn, 1))
+            beginnings = openings.split(jax.tree.map(jnp.asarray, next(batches)))[1]
+            rollouts = jax.jit(made.roll_outs)(params, beginnings, keys[0])
+            error = jax.vmap(replay.stream.join)(rollouts.clean)[:, 0] - beginnings["latents"]
+            expected = (error[:, 1:] ** 2).mean() / 2
+            assert error.shape[:2] == (3, 4)
+            batches = made.batches(0)
+        trainer = made.trainer(key)
+        state, scalars = trainer.step(trainer.start(params, *trainer.besides), next(batches))
+        assert ("opening_regression" in scalars) == bool(weight)
+        assert jnp.isnan(scalars.get("opening_regression", jnp.nan))
+        state, scalars = trainer.step(state, next(batches))
+        if weight:
+            np.testing.assert_allclose(scalars["opening_regression"], expected, rtol=1e-4)
+        weights_after[weight] = state.params
+    assert not same(weights_after[0.0], weights_after[50.0])
 
 
 def test_regression_on_revisits_counts_them_besides_the_first_latents(data, monkeypatch):
@@ -239,6 +276,26 @@ def test_collapse_stops(data):
         ({}, {"frames": 29}, InputError, r"teacher\.safetensors: the teacher was trained on clips of 25 frames, exp"),
         ({"teacher_dit": dataclasses.replace(TEACHER, yarn_scale=1.0)}, {}, InputError, r"dit\.yarn_scale=2\.0, the"),
         ({"judged_latents": 7}, {}, ConfigError, r"config\.distill\.judged_latents=7: expected 2 to 6, the latents of"),
+        (
+            {"steadiness": 1.0, "steadiness_latents": 2, "steadiness_bands": 3},
+            {},
+            ConfigError,
+            r"config\.distill\.steadiness_bands=3: expected 1 to 2, two waves or more in each, of pictures of \(4, 6\)",
+        ),
+        ({"openings": 1.0}, {}, ConfigError, r"config\.distill\.openings_data is empty"),
+        (
+            {"openings": 1.0, "openings_data": "clips", "openings_latents": 5},
+            {},
+            ConfigError,
+            r"config\.distill\.openings_latents=5 is not a multiple of model\.stream\.block=2",
+        ),
+        (
+            {"openings": 1.0, "openings_data": "clips", "micro_batch": 2, "openings_batch": 3},
+            {},
+            ConfigError,
+            r"config\.distill\.openings_batch=3 is not a multiple of distill\.micro_batch=2",
+        ),
+        ({"openings": 1.0, "openings_data": "/nowhere"}, {}, InputError, "/nowhere: expected a data set made by"),
         ({"teacher": "/nowhere"}, {}, InputError, "/nowhere holds no weights"),
         ({}, {"mesh": "fsdp=2"}, ConfigError, r"distill\.micro_batch=1 can't be divided over data=1 x fsdp=2 devices"),
         ({"offload_teacher": True}, {}, ConfigError, r"config\.distill\.offload_teacher=True needs config\.mesh"),

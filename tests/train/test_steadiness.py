@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relic_jax.train.steadiness import moments_gradient, spectrum_gradient
+from relic_jax.train.steadiness import Watch, moments_gradient, spectrum_gradient
 
 # What rounding leaves: of the first span, moments count nothing, and the spectrum what is too much.
 ROUNDING = {moments_gradient: 0.0, spectrum_gradient: 1e-4}
@@ -118,3 +118,90 @@ def test_one_span_has_nothing_to_be_steady_to_and_a_blank_video_has_a_finite_gra
     clip = jax.random.normal(jax.random.key(2), (1, 7, 2, 2, 3))
     np.testing.assert_allclose(gradient_of(0.5 * clip, clip, 4), 0, atol=ROUNDING[gradient_of])
     assert jnp.isfinite(gradient_of(jnp.zeros_like(clip), clip, 2)).all()
+
+
+SECOND = jnp.int32(1)  # evaluation
+
+
+def watched(video, clip, **options):
+    watch = Watch.of(clip, 4, options.pop("bands", 2), **options)
+    return watch, watch.see(watch.start(3), video, clip, SECOND)
+
+
+def test_running_means_are_of_all_rollouts_at_first_and_of_the_last_ones_then():
+    clip = jax.random.normal(jax.random.key(5), (3, 16, 4, 6, 2))
+    watch = Watch.of(clip, 4, 2)
+    means, shares = watch.start(3), []
+    for i in range(12):
+        video = clip * (1 + 0.1 * i)
+        shares.append((watch.log_powers(video) - watch.log_powers(clip)).mean(0))
+        means = watch.see(means, video, clip, SECOND)
+        if i == 4:
+            np.testing.assert_allclose(means["share"][1], np.mean(shares, 0), atol=1e-5)
+            tenth = means
+    assert means["count"].tolist() == [0, 12, 0]
+    assert (means["share"][0] == 0).all() and (means["share"][2] == 0).all()
+    expected = np.mean(shares[:10], 0)
+    for share in shares[10:]:
+        expected = 0.9 * expected + 0.1 * np.asarray(share)
+    np.testing.assert_allclose(means["share"][1], expected, atol=1e-5)
+    assert tenth["count"][1] == 5
+
+
+def test_the_means_gradient_is_that_of_half_the_weighted_square_of_what_is_missing():
+    clip = jax.random.normal(jax.random.key(6), (1, 16, 4, 6, 2))
+    video = fading(clip)
+    watch, means = watched(video, clip, by_size=0.5)
+    share = watch.log_powers(video)[0] - watch.log_powers(clip)[0]
+
+    def loss(video):
+        missing = (watch.log_powers(video) - watch.log_powers(clip))[0, 1] - share[0]
+        return 0.5 * (watch.weights * missing**2).sum() * 3 * 4 * 4 * 6  # three later spans' numbers
+
+    expected = jax.grad(loss)(video)
+    np.testing.assert_allclose(watch.gradient(means, video, SECOND), expected, atol=1e-4 * jnp.abs(expected).max())
+    assert (expected[:, :4] == 0).all()
+
+
+def test_what_is_missing_on_average_is_asked_of_a_video_that_has_it():
+    """Of 40 walks that lose a tenth, each has more or less to see later on: a batch of four often says the opposite."""
+    keys = jax.random.split(jax.random.key(7), 3)
+    amplitude = jnp.exp(0.5 * jax.random.normal(keys[0], (2, 40, 4))).repeat(4, axis=2)[..., None, None, None]
+    clip, video = amplitude * jax.random.normal(keys[1], (2, 40, 16, 4, 6, 1))
+    video *= jnp.where(jnp.arange(16) < 4, 1.0, 0.9)[:, None, None, None]
+    batches = [(video[i : i + 4], clip[i : i + 4]) for i in range(0, 40, 4)]
+    watch = Watch.of(clip, 4, 2)
+    means = watch.start(3)
+    for batch in batches:
+        means = watch.see(means, *batch, SECOND)
+
+    def more(gradient, made):
+        return bool((gradient * made)[:, 4:].sum() < 0)
+
+    of_batches = [more(spectrum_gradient(*batch, 4), batch[0]) for batch in batches]
+    assert all(more(watch.gradient(means, made, SECOND), made) for made, _ in batches)
+    assert not all(of_batches)
+
+
+def test_the_means_ask_for_no_more_than_real_clips_have_in_any_span():
+    clip = jax.random.normal(jax.random.key(8), (4, 16, 4, 6, 1))
+    watch, means = watched(1.3 * clip, clip)
+    too_much = watch.gradient(means, 1.3 * clip, SECOND)
+    along = (too_much * clip).sum((0, 2, 3, 4))
+    assert (along[1:] > 0).all() and along[0] == 0
+    watch, means = watched(0.7 * clip, clip)
+    as_much_less = watch.gradient(means, 0.7 * clip, SECOND)  # what is added to faint powers leaves something
+    assert jnp.abs(as_much_less).max() < 0.02 * jnp.abs(too_much).max()
+    assert jnp.isfinite(watch.gradient(means, 0 * clip, SECOND)).all()
+
+
+def test_ripples_and_walls_are_in_different_bands():
+    keys = jax.random.split(jax.random.key(9), 2)
+    walls, checks = (
+        jax.random.normal(k, (8, 16, 1, 1, 1)) * wave(*n) for k, n in zip(keys, ((2, 1), (7, 11)), strict=True)
+    )
+    clip = walls + 0.1 * checks
+    video = jnp.where(jnp.arange(16)[:, None, None, None] >= 4, 0.7 * walls + 0.5 * checks, clip)
+    watch, means = watched(video, clip, bands=4)
+    gradient = watch.gradient(means, video, SECOND)[:, 4:]
+    assert (gradient * walls[:, 4:]).sum() < 0 < (gradient * checks[:, 4:]).sum()

@@ -5,7 +5,7 @@
         [--ways=pan,truck,both] [--out=DIR] [--json=FILE]
     python -m launch.evaluate student --config=configs/tiny.py --teacher=runs/tiny_teacher_20s [--scenes=32]
         [--teacher_steps=48] [--guidance=1] [--out=DIR] [--json=FILE]
-    python -m launch.evaluate drift --config=configs/tiny.py [--seconds=60] [--scenes=16] [--out=DIR] [--json=FILE]
+    python -m launch.evaluate drift --config=configs/tiny.py [--seconds=60] [--scenes=64] [--out=DIR] [--json=FILE]
 
 `world`: action following on held-out scenes against the renderer's truth (see `relic_jax.evaluate.world`). Prints a
 table and writes world.png: for some scenes the truth, the video of the right actions, of the mirrored ones, and of the

@@ -247,12 +247,8 @@ class DistillStage(LatentStage):
             error = dmd.regression_gradient(rollout.latents, clip, counted)
             wanted = score + options.regression * error
             if options.steadiness:
-                if self.watch is None:
-                    fading = self.fading(rollout.latents, clip)
-                else:
-                    fading = self.watch.gradient(means, rollout.latents, rollout.exit_step)
                 late = rollout.exit_step >= options.steadiness_from
-                wanted += jnp.where(late, options.steadiness, 0) * fading
+                wanted += jnp.where(late, options.steadiness, 0) * self.fading(rollout, clip, means)
             count = score[:, 1:].size  # the loss is a mean over all numbers of the batch but the picture's
             blocks = stream.split(wanted / count, cfg.model.stream.block)
             gradient, _ = replay_gradient(student, cfg.model, rollout, blocks, checkpoint=cfg.recompute)
@@ -270,13 +266,13 @@ class DistillStage(LatentStage):
         scalars["student_gradient_norm"] = optax.tree.norm(gradient)
         return dataclasses.replace(state, params=params, ema=ema, opt_state=opt_state), scalars
 
-    def fading(self, video: Array, clip: Array) -> Array:
-        """Gradient of the loss that holds a video steady, in the configured form."""
+    def fading(self, rollout: Rollout, clip: Array, means: dict[str, Array] | None) -> Float[Array, "B L H W C"]:
+        """Gradient of the loss that holds a video steady, in the configured form; `means` are those of `watch`."""
         options = self.cfg.distill
-        span, by_size = options.steadiness_latents, options.steadiness_by_size
-        if options.steadiness_spectrum:
-            return steadiness.spectrum_gradient(video, clip, span, by_size)
-        return steadiness.moments_gradient(video, clip, span, by_size)
+        if self.watch is not None:
+            return self.watch.gradient(means, rollout.latents, rollout.exit_step)
+        of_clips = steadiness.spectrum_gradient if options.steadiness_spectrum else steadiness.moments_gradient
+        return of_clips(rollout.latents, clip, options.steadiness_latents, options.steadiness_by_size)
 
     def regress(
         self, student: Params, beginnings: Mapping[str, Array], key: PRNGKeyArray
@@ -367,6 +363,8 @@ def make(cfg: TrainConfig) -> DistillStage:
             f"config.frames={cfg.frames} are {length} latents, config.distill.steadiness compares spans of "
             f"steadiness_latents={options.steadiness_latents}: expected at least two"
         )
+    if options.steadiness_bands is not None and options.steadiness_spectrum:
+        raise ConfigError("config.distill.steadiness_spectrum is of single waves, steadiness_bands of bands: set one")
     coarsest = min(cfg.model.latent_size) // 2
     if options.steadiness_bands is not None and not 1 <= options.steadiness_bands <= coarsest:
         raise ConfigError(

@@ -282,6 +282,12 @@ def test_collapse_stops(data):
             ConfigError,
             r"config\.distill\.steadiness_bands=3: expected 1 to 2, two waves or more in each, of pictures of \(4, 6\)",
         ),
+        (
+            {"steadiness": 1.0, "steadiness_latents": 2, "steadiness_bands": 2, "steadiness_spectrum": True},
+            {},
+            ConfigError,
+            "steadiness_spectrum is of single waves, steadiness_bands of bands: set one",
+        ),
         ({"openings": 1.0}, {}, ConfigError, r"config\.distill\.openings_data is empty"),
         (
             {"openings": 1.0, "openings_data": "clips", "openings_latents": 5},

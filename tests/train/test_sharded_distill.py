@@ -12,7 +12,7 @@ from relic_jax.config import frames_of
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.parallel import hlo
-from relic_jax.train import sharded
+from relic_jax.train import openings, sharded
 from relic_jax.train.distill import DistillStage
 from relic_jax.train.stage import DistillOptions, TrainConfig
 from tests.parallel.meshes import (
@@ -42,38 +42,54 @@ EVERY_MESH = [pytest.param(text, marks=[] if text == "fsdp=2,seq=4" else pytest.
 OFFLOADED = "fsdp=8"  # there the teacher lies in the host's memory
 
 
+# Beside the clips openings, and in the state running means.
+MORE = dataclasses.replace(
+    RUN.distill, openings=2.0, openings_data="none", openings_batch=BATCH, openings_latents=4,
+    steadiness=5.0, steadiness_latents=2, steadiness_bands=2,
+)  # fmt: skip
+
+
+def stage_of(options):
+    return DistillStage(dataclasses.replace(RUN, distill=options), {}, clips(LATENTS), teacher={}, critic={})
+
+
+def batch_of(options):
+    return openings.join(clips(LATENTS), clips(options.openings_latents) if options.openings else {})
+
+
 @functools.cache
-def one_device():
+def one_device(options=RUN.distill):
     """State and scalars after a step."""
-    stage = DistillStage(RUN, {}, {}, teacher={}, critic={})
-    given = stage.start(random_weights(), random_weights(2)), random_weights(1), clips(LATENTS)
+    stage = stage_of(options)
+    given = stage.start(random_weights(), random_weights(2)), random_weights(1), batch_of(options)
     state, scalars = compile_quickly(stage.make_step(KEY), *given)(*given)
     return jax.device_get(state.trees()), jax.device_get(scalars)
 
 
 @functools.cache
-def compiled(text):
+def compiled(text, options=RUN.distill):
     """On a mesh: the program of a step, and what it is given."""
-    mesh, options = make(text), dataclasses.replace(RUN.distill, offload_teacher=text == OFFLOADED)
+    mesh, options = make(text), dataclasses.replace(options, offload_teacher=text == OFFLOADED)
     shapes = sharded.placed(
         mesh, module.abstract(DiT, CFG.dit), sharded.weights(CFG.dit, mesh.shape), on_host=options.offload_teacher
     )
     place = jax.tree.map(lambda leaf: leaf.sharding, shapes)
     teacher, critic = (jax.device_put(random_weights(seed), place) for seed in (1, 2))
-    stage = DistillStage(dataclasses.replace(RUN, distill=options), {}, {}, teacher={}, critic={})
+    stage = stage_of(options)
     with jax.set_mesh(mesh):
         keep = sharded.keeper(stage, stage.optimizers[0])
         state = jax.jit(lambda *weights: keep(stage.start(*weights)))(random_weights(), critic)
-        batch = {field: divided(mesh, x) for field, x in clips(LATENTS).items()}
+        batch = {field: divided(mesh, x) for field, x in batch_of(options).items()}
         program = compile_quickly(stage.make_step(KEY), state, teacher, batch)
     return program, (state, teacher, batch)
 
 
+@pytest.mark.parametrize("options", [RUN.distill, MORE], ids=["plain", "openings and running means"])
 @pytest.mark.parametrize("text", EVERY_MESH)
-def test_step_equals_one_device(text):
+def test_step_equals_one_device(text, options):
     """Adam without first moment: `mu` is the gradient, of the student by replay and of the critic."""
-    program, (state, *others) = compiled(text)
-    check_same(program(jax.tree.map(jnp.copy, state), *others), one_device())
+    program, (state, *others) = compiled(text, options)
+    check_same(program(jax.tree.map(jnp.copy, state), *others), one_device(options))
 
 
 @pytest.mark.parametrize("text", EVERY_MESH)

@@ -7,7 +7,7 @@ Weights come from `python -m weights_convert` (its docstring): weights/<size>/di
         --checkpoint=weights/vae --text=weights/text --tokenizer=weights/tokenizer.json --config=configs/relic_14b.py
 """
 
-from relic_jax.config import RelicConfig, latents_of
+from relic_jax.config import RelicConfig
 from relic_jax.train.stage import DistillOptions, OdeOptions, TeacherOptions, TrainConfig
 from relic_jax.train.trajectories import TrajectoryConfig
 
@@ -47,7 +47,7 @@ _DISTILL = dict(
 
 def model(size: str, seconds: int) -> RelicConfig:
     """The model with RoPE stretched to so many seconds."""
-    return SIZES[size].stretched(latents_of(FRAMES[seconds]))
+    return SIZES[size].stretched(SIZES[size].vae.latents_of(FRAMES[seconds]))
 
 
 def teacher(size: str, seconds: int, *, batch: int, mesh: str) -> TrainConfig:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from relic_jax.config import DiTConfig, TextConfig, VAEConfig, frames_of
+from relic_jax.config import DiTConfig, TextConfig, VAEConfig
 from relic_jax.errors import InputError
 from relic_jax.models import umt5, vae
 from relic_jax.models.dit import DiT
@@ -109,7 +109,7 @@ def _dit(sizes: Sizes) -> Row:
 
 def _vae_encode(sizes: Sizes) -> Row:
     cfg, (latents, height, width) = sizes.vae, sizes.video
-    frames = frames_of(latents, cfg.temporal_stride)
+    frames = cfg.frames_of(latents)
 
     def ours(params: Params, video: jax.Array) -> jax.Array:
         video = video.astype(params["encoder"]["conv_in"]["kernel"].dtype)
@@ -135,7 +135,7 @@ def _vae_decode(sizes: Sizes) -> Row:
         return jnp.clip(vae.decode_sample(params, cfg, sample), -1, 1)
 
     return Row(
-        f"{frames_of(latents, cfg.temporal_stride)} frames of {height}x{width}",
+        f"{cfg.frames_of(latents)} frames of {height}x{width}",
         dataclasses.replace(MODELS["wan-vae"], config=cfg),
         diffusers.AutoencoderKLWan.from_config,
         ours,

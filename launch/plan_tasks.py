@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from relic_jax.config import RelicConfig, frames_of, latents_of
+from relic_jax.config import RelicConfig
 from relic_jax.errors import InputError
 from relic_jax.models import module, vae
 from relic_jax.models.dit import DiT
@@ -96,7 +96,7 @@ def distill(cfg: Config, mesh: Mesh, batch: int) -> Program:
     state, samples, kinds = _state(run, stage, stage.optimizers[0], shapes, mesh)
     options, arguments = run.distill, [state, teacher, samples]
     if options.openings:
-        beginnings = _clips(run.model, frames_of(options.openings_latents), options.openings_batch)
+        beginnings = _clips(run.model, run.model.vae.frames_of(options.openings_latents), options.openings_batch)
         arguments[2] = openings.join(samples, _placed(mesh, beginnings, SERVING.spec(("batch",))))
     if options.judged_latents:
         arguments.append(_placed(mesh, module.abstract(vae.VAE, run.model.vae), PartitionSpec()))
@@ -116,7 +116,7 @@ def ode_data(cfg: Config, mesh: Mesh, batch: int) -> Program:
     if isinstance(cfg, TrainConfig):
         raise InputError(f"the config describes stage {cfg.stage}, the task is ode_data")
     if isinstance(cfg, RelicConfig):
-        cfg = TrajectoryConfig("ode_data", cfg, "", "", frames_of(cfg.memory.horizon), clips=1)
+        cfg = TrajectoryConfig("ode_data", cfg, "", "", cfg.vae.frames_of(cfg.memory.horizon), clips=1)
     check_batch(batch, mesh.shape)
     weights = _placed(mesh, _serving_weights(cfg.model), PartitionSpec())
     samples = _placed(mesh, _clips(cfg.model, cfg.frames, batch), SERVING.spec(("batch",)))
@@ -148,7 +148,7 @@ def _run(cfg: Config, mesh: Mesh, batch: int, name: str, **options: Any) -> Trai
         return dataclasses.replace(cfg, batch=batch, mesh=_text(mesh))
     return TrainConfig(
         stage=name, model=cfg, data="", data_val="", steps=_ITERATIONS, batch=batch, learning_rate=1e-5,
-        frames=frames_of(cfg.memory.horizon), mesh=_text(mesh), recompute=True, schedule="constant", **options,
+        frames=cfg.vae.frames_of(cfg.memory.horizon), mesh=_text(mesh), recompute=True, schedule="constant", **options,
     )  # fmt: skip
 
 
@@ -234,7 +234,7 @@ def _serving_weights(cfg: RelicConfig) -> Any:
 def _clips(model: RelicConfig, frames: int, batch: int, points: bool = False) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch of `data.loader.latent_batches`; `points` are those of a trajectory."""
     shapes = {
-        "latents": (latents_of(frames), *model.latent_size, model.dit.latent_channels),
+        "latents": (model.vae.latents_of(frames), *model.latent_size, model.dit.latent_channels),
         "text": (model.text.length, model.text.dim),
         "actions": (frames, 13),
         "rotations": (frames, 3, 3),

@@ -96,8 +96,27 @@ class DiTConfig:
         return cls(dim=256, ffn_dim=768, heads=4, layers=6, freq_dim=64, text_len=32, text_dim=64, cond_dim=64)
 
 
+class _Grouped:
+    """Of an autoencoder's config: which frames a latent frame holds. The first has one alone (SPEC 0)."""
+
+    temporal_down: tuple[bool, ...]
+
+    @property
+    def temporal_stride(self) -> int:
+        """Video frames of each latent frame but the first."""
+        return 2 ** sum(self.temporal_down)
+
+    def frames_of(self, latents: int) -> int:
+        """Video frames of so many latent frames."""
+        return self.temporal_stride * (latents - 1) + 1
+
+    def latents_of(self, frames: int) -> int:
+        """Latent frames that hold at least so many video frames."""
+        return -(-(frames - 1) // self.temporal_stride) + 1
+
+
 @dataclasses.dataclass(frozen=True)
-class VAEConfig:
+class VAEConfig(_Grouped):
     """Wan 2.1's causal video VAE (SPEC 1).
 
     `multipliers` gives one level each; every level but the last halves the sides, and level i also
@@ -134,10 +153,6 @@ class VAEConfig:
     def spatial_stride(self) -> int:
         return self.patch_size * 2 ** (len(self.multipliers) - 1)
 
-    @property
-    def temporal_stride(self) -> int:
-        return 2 ** sum(self.temporal_down)
-
     @classmethod
     def wan(cls) -> VAEConfig:
         return cls()
@@ -148,7 +163,7 @@ class VAEConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TinyVAEConfig:
+class TinyVAEConfig(_Grouped):
     """TAEHV's tiny autoencoder for Wan's latents (`models/tiny_vae.py`).
 
     Each level halves the sides on the way down, and time where `temporal_down`; the decoder takes the levels in
@@ -171,10 +186,6 @@ class TinyVAEConfig:
     @property
     def spatial_stride(self) -> int:
         return 2 ** len(self.temporal_down)
-
-    @property
-    def temporal_stride(self) -> int:
-        return 2 ** sum(self.temporal_down)
 
     @classmethod
     def taew2_1(cls) -> TinyVAEConfig:
@@ -359,16 +370,6 @@ class RelicConfig:
             text=TextConfig.tiny(),
             precision=PrecisionConfig(compute="float32", cache="float32"),
         )
-
-
-def frames_of(latents: int, temporal_stride: int = 4) -> int:
-    """Video frames of so many latent frames: the first alone, then groups (SPEC 0)."""
-    return temporal_stride * (latents - 1) + 1
-
-
-def latents_of(frames: int, temporal_stride: int = 4) -> int:
-    """Latent frames that hold at least so many video frames."""
-    return -(-(frames - 1) // temporal_stride) + 1
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from relic_jax.errors import InputError
+from relic_jax.pixels import to_float
 
 # Visually lossless. x264's macroblock tree reads unset memory on frames as small as the tiny model's: the same frames
 # would give another file each time.
@@ -51,12 +52,7 @@ def read_image(path: str | os.PathLike, height: int, width: int) -> tuple[Float[
             f"{'cropped about its centre and ' if cropped else ''}resized to {width}x{height}"
         )
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image, np.float32) / 127.5 - 1, note
-
-
-def to_uint8(frames: Float[np.ndarray, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
-    """[-1, 1] -> 0..255, rounded and clipped."""
-    return np.clip(np.rint((frames + 1) * 127.5), 0, 255).astype(np.uint8)
+    return to_float(np.asarray(image)), note
 
 
 @contextlib.contextmanager

@@ -10,6 +10,11 @@ from relic_jax.models import bundle, module, tokenizer
 CAPTIONS = ["a room with red walls and a grey floor", "two blue boxes in a small courtyard under an overcast sky"]
 
 
+def frames_of(latents: int) -> int:
+    """Video frames of so many latents, 4 to each but the first."""
+    return 4 * (latents - 1) + 1
+
+
 def random_params(cfg: RelicConfig, scale: float = 0.05) -> module.Params:
     """Weights of all parts, filled on the host: compiling each module's own initialisers takes half a minute."""
     rng = np.random.default_rng(0)

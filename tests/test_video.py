@@ -8,6 +8,7 @@ from PIL import Image
 from relic_jax import video
 from relic_jax.camera import keys
 from relic_jax.errors import InputError
+from relic_jax.pixels import to_uint8
 
 
 def smooth_frames(count, height=64, width=96):
@@ -35,7 +36,7 @@ def test_a_picture_of_the_right_size_is_read_exactly(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     image, note = video.read_image(tmp_path / "a.png", 64, 96)
     assert note is None and image.dtype == np.float32 and image.shape == (64, 96, 3)
-    np.testing.assert_array_equal(video.to_uint8(image), pixels)
+    np.testing.assert_array_equal(to_uint8(image), pixels)
     assert -1 <= image.min() and image.max() <= 1
 
 
@@ -45,7 +46,7 @@ def test_another_aspect_is_cropped_about_the_centre(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     image, note = video.read_image(tmp_path / "wide.png", 32, 48)
     assert image.shape == (32, 48, 3)
-    np.testing.assert_array_equal(video.to_uint8(image)[:, 4:-4], 200)  # beyond the filter's reach
+    np.testing.assert_array_equal(to_uint8(image)[:, 4:-4], 200)  # beyond the filter's reach
     assert note == f"{tmp_path}/wide.png is 192x64, cropped about its centre and resized to 48x32"
 
 

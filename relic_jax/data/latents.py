@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
+from relic_jax import pixels
 from relic_jax.camera.actions import ACTIONS
 from relic_jax.config import RelicConfig, VAEConfig
 from relic_jax.data import augment, shards
@@ -74,7 +75,7 @@ def encode_frames(params: Params, cfg: VAEConfig, video: UInt8[np.ndarray, "T H 
 def _encode(
     params: Params, cfg: VAEConfig, cache: vae.VAECache, frames: UInt8[Any, "B T H W 3"]
 ) -> tuple[vae.VAECache, Float[jax.Array, "B L h w C"]]:
-    return vae.encode(params, cfg, cache, frames.astype(jnp.float32) / 127.5 - 1.0)
+    return vae.encode(params, cfg, cache, pixels.to_float(frames))
 
 
 def encode_clip(params: Params, cfg: RelicConfig, tokenizer: Tokenizer, clip: Clip) -> dict[str, Any]:

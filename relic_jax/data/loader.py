@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float
 
-from relic_jax.config import frames_of
 from relic_jax.data import balance
 from relic_jax.data.clip import Clip, from_record
 from relic_jax.data.part import WHOLE, Part
@@ -168,12 +167,15 @@ class Latents:
     ):
         self._records = Records(directory, split, fields)
         self._fields, self._latents = tuple(fields), latents
+        first = self._records[0]
+        stride = (len(first["actions"]) - 1) // max(len(first["latents"]) - 1, 1)
+        self._frames = stride * (latents - 1) + 1
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        record, frames = self._records[index], frames_of(self._latents)
+        record, frames = self._records[index], self._frames
         count = len(record["latents"])
         if count < self._latents:
             raise InputError(
@@ -187,7 +189,7 @@ class Latents:
 
     def actions(self) -> Iterator[Float[np.ndarray, "T 13"]]:
         """The actions of every clip, in the same cut. Reads the whole data set."""
-        return (self._records[index]["actions"][: frames_of(self._latents)] for index in range(len(self)))
+        return (self._records[index]["actions"][: self._frames] for index in range(len(self)))
 
 
 def latent_batches(

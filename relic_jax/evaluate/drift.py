@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from relic_jax import pixels
 from relic_jax.config import RelicConfig
 from relic_jax.data import builder
 from relic_jax.data.clip import Clip
@@ -57,7 +58,7 @@ def walk(cfg: RelicConfig, seed: int, seconds: int) -> Clip:
 
 def stream(model: Bundle, clip: Clip, seed: int) -> Frames:
     """What a session makes of a walk's first frame and actions; as many frames."""
-    session = Session.open(model, clip.video[0].astype(np.float32) / 127.5 - 1, clip.caption, seed)
+    session = Session.open(model, pixels.to_float(clip.video[0]), clip.caption, seed)
     return np.concatenate(list(session.play(clip.actions[1:])))[: len(clip.video)]
 
 

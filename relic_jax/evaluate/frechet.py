@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from relic_jax import pixels
 from relic_jax.config import VAEConfig
 from relic_jax.models import vae
 from relic_jax.models.module import Params
@@ -26,7 +26,7 @@ def features(params: Params, cfg: VAEConfig, videos: UInt8[np.ndarray, "N T H W 
 
 @partial(jax.jit, static_argnames="cfg")
 def _features(params: Params, cfg: VAEConfig, video: UInt8[Array, "T H W 3"]) -> Float[Array, "L D"]:
-    frames = video[None].astype(jnp.float32) / 127.5 - 1
+    frames = pixels.to_float(video[None])
     return vae.encoder_features(params, cfg, frames)[0, 1:].mean((1, 2))
 
 

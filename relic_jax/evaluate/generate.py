@@ -16,6 +16,7 @@ from relic_jax.config import RelicConfig
 from relic_jax.diffusion import flow
 from relic_jax.models import vae
 from relic_jax.models.module import Params
+from relic_jax.pixels import to_uint8
 from relic_jax.stream import rollout
 from relic_jax.train import dmd
 from relic_jax.train.clips import Conditions
@@ -94,4 +95,4 @@ def encode(params: Params, cfg: RelicConfig, frames: Float[Array, "B T H W 3"]) 
 def pixels(params: Params, cfg: RelicConfig, latents: Float[Array, "B L h w C"]) -> UInt8[Array, "B T H W 3"]:
     """The frames of latents; `params` are the VAE's."""
     frames = vae.decode_video(params, cfg.vae, latents)
-    return jnp.round((frames + 1) * 127.5).astype(jnp.uint8)
+    return to_uint8(frames)

@@ -1,25 +1,18 @@
-"""How near a frame is to the truth: PSNR and SSIM, one number a frame.
+"""How near a frame is to the truth by structure: SSIM, one number a frame (PSNR is `pixels.psnr`).
 
 Frames are uint8 or, as the model makes them, float in [-1, 1]; both are brought to [0, 1] first.
 """
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
-Frames = UInt8[np.ndarray | Array, "*B H W 3"] | Float[np.ndarray | Array, "*B H W 3"]
+from relic_jax.pixels import Frames, unit
 
 _WINDOW = 11
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
-
-
-def psnr(frames: Frames, truth: Frames) -> Float[Array, "*B"]:
-    """Peak signal-to-noise ratio in dB, over the pixels and channels of each frame; infinite where they are equal."""
-    error = jnp.square(_unit(frames) - _unit(truth)).mean((-3, -2, -1))
-    return -10 * jnp.log10(error)
 
 
 def ssim(frames: Frames, truth: Frames) -> Float[Array, "*B"]:
@@ -28,7 +21,7 @@ def ssim(frames: Frames, truth: Frames) -> Float[Array, "*B"]:
     Wang et al. 2004: Gaussian window of 11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03; what scikit-image gives with
     `gaussian_weights=True, use_sample_covariance=False`. Frames are at least 11 pixels high and wide.
     """
-    x, y = _unit(frames), _unit(truth)
+    x, y = unit(frames), unit(truth)
     mean_x, mean_y = _blur(x), _blur(y)
     variance_x = _blur(x * x) - mean_x * mean_x
     variance_y = _blur(y * y) - mean_y * mean_y
@@ -37,13 +30,6 @@ def ssim(frames: Frames, truth: Frames) -> Float[Array, "*B"]:
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
     return (luminance * structure).mean((-3, -2, -1))
-
-
-def _unit(frames: Frames) -> Float[Array, "*B H W 3"]:
-    frames = jnp.asarray(frames)
-    if frames.dtype == jnp.uint8:
-        return frames.astype(jnp.float32) / 255
-    return (jnp.clip(frames.astype(jnp.float32), -1, 1) + 1) / 2
 
 
 def _blur(x: Float[Array, "*B H W 3"]) -> Float[Array, "*B h w 3"]:

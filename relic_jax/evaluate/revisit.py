@@ -18,15 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from relic_jax import pixels, rng
 from relic_jax.camera import actions as camera_actions
-from relic_jax.config import RelicConfig, frames_of, latents_of
+from relic_jax.config import RelicConfig
 from relic_jax.data import captions, trajectory, world
 from relic_jax.data.clip import from_poses
 from relic_jax.evaluate import generate
-from relic_jax.evaluate.quality import psnr, ssim
+from relic_jax.evaluate.quality import ssim
 from relic_jax.models import text
 from relic_jax.models.bundle import Bundle
 from relic_jax.models.layers import cast_kernels
+from relic_jax.pixels import psnr
 
 OUT_FRAMES = 64  # 4 s at 16 FPS
 VIEWS = {
@@ -63,12 +65,12 @@ class Scenes:
 def scenes(cfg: RelicConfig, count: int, seed: int, ways: tuple[str, ...] = PLAIN) -> Iterator[Scenes]:
     """One scene at a time, of the seeds `seed`, `seed` + 1, ..., taking the `ways` in turn."""
     block = cfg.stream.block
-    whole = -(-latents_of(2 * OUT_FRAMES + 1) // block) * block
+    whole = -(-cfg.vae.latents_of(2 * OUT_FRAMES + 1) // block) * block
     for i in range(count):
         way = ways[i % len(ways)]
         scene, words = world.build_scene(seed + i)
         path = out_and_back(scene, way, np.random.default_rng([seed + i, 2]))
-        order = np.minimum(np.arange(frames_of(whole)), 2 * OUT_FRAMES)
+        order = np.minimum(np.arange(cfg.vae.frames_of(whole)), 2 * OUT_FRAMES)
         rotations, positions = path.rotations[order], path.positions[order]
         video = world.render(
             scene,
@@ -118,12 +120,12 @@ def videos(model: Bundle, of: Scenes, seed: int) -> UInt8[np.ndarray, "N T H W 3
     cfg = model.config
     dit = cast_kernels(model.params["dit"], cfg.precision.compute)
     words = text.embed(model.params["text"], cfg.text, model.tokenizer, of.captions)
-    first = jnp.asarray(of.video[:, :1], jnp.float32) / 127.5 - 1
+    first = jnp.asarray(pixels.to_float(of.video[:, :1]))
     pictures = jnp.concatenate([generate.encode(model.params["vae"], cfg, frame[None]) for frame in first])[:, 0]
     made = []
     for start in range(0, len(of.captions), _CHUNK):
         some = slice(start, start + _CHUNK)
-        key = jax.random.fold_in(jax.random.key(seed), start)
+        key = rng.numbered(jax.random.key(seed), start)
         ones = jnp.ones(len(of.captions[some]))
         latents = generate.latents(dit, cfg, pictures[some], words[some], of.actions[some], key, ones)
         made += [np.asarray(generate.pixels(model.params["vae"], cfg, x[None])) for x in latents]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from relic_jax.config import ConfigError, DiTConfig, frames_of, from_config_dict, latents_of
+from relic_jax.config import ConfigError, DiTConfig, from_config_dict
 from relic_jax.errors import InputError
 from relic_jax.evaluate import frechet, generate, world
 from relic_jax.models import module, text
@@ -58,8 +58,8 @@ def teacher(path: str, student: Bundle, steps: int, guidance: float) -> tuple[Co
         raise InputError(f"{path}: the teacher doesn't fit the student: {error}") from error
     params = checkpoint.load_params(path, module.abstract(DiT, cfg.dit))
     model = Bundle(cfg, {**student.params, "dit": params}, student.tokenizer)
-    block, stride = cfg.stream.block, cfg.vae.temporal_stride
-    frames = frames_of(latents_of(recorded["frames"], stride) // block * block, stride)
+    block = cfg.stream.block
+    frames = cfg.vae.frames_of(cfg.vae.latents_of(recorded["frames"]) // block * block)
     return Contestant(model, partial(generate.whole_latents, steps=steps, guidance=guidance)), frames
 
 

@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from relic_jax import pixels
 from relic_jax.camera import actions as camera_actions
-from relic_jax.config import RelicConfig, frames_of, latents_of
+from relic_jax.config import RelicConfig
 from relic_jax.data import builder
 from relic_jax.evaluate import generate
-from relic_jax.evaluate.quality import psnr
 from relic_jax.models import text
 from relic_jax.models.bundle import Bundle
 from relic_jax.models.layers import cast_kernels
+from relic_jax.pixels import psnr
 
 MEASURED = slice(1, 33)  # the two seconds after the picture
 LATER = slice(16, 33)
@@ -43,9 +44,9 @@ class Scenes:
 def scenes(cfg: RelicConfig, count: int, seed: int, frames: int = MEASURED.stop) -> Iterator[tuple[int, Scenes]]:
     """One clip of at least `frames` at a time, of the scenes `seed`, `seed` + 1, ...; as long as whole blocks need."""
     block = cfg.stream.block
-    latents = -(-latents_of(frames) // block) * block
+    latents = -(-cfg.vae.latents_of(frames) // block) * block
     for i in range(count):
-        clip = builder.world_clip(seed + i, frames_of(latents), cfg.video.height, cfg.video.width)
+        clip = builder.world_clip(seed + i, cfg.vae.frames_of(latents), cfg.video.height, cfg.video.width)
         yield i, Scenes(clip.video[None], clip.actions[None], [clip.caption])
 
 
@@ -65,7 +66,7 @@ def videos(
     cfg = model.config
     params = model.params | {"dit": cast_kernels(model.params["dit"], cfg.precision.compute)}
     words = text.embed(model.params["text"], cfg.text, model.tokenizer, of.captions)
-    truth = jnp.asarray(of.video, jnp.float32) / 127.5 - 1
+    truth = jnp.asarray(pixels.to_float(of.video))
     latents = jnp.concatenate([generate.encode(params["vae"], cfg, clip[None]) for clip in truth])
     out = {"vae": np.concatenate([generate.pixels(params["vae"], cfg, x[None]) for x in latents])}
     actions = {"right": jnp.asarray(of.actions), "mirrored": jnp.asarray(camera_actions.mirrored(of.actions))}

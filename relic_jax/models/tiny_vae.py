@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from relic_jax.config import TinyVAEConfig, frames_of, latents_of
+from relic_jax.config import TinyVAEConfig
 from relic_jax.errors import InputError
 from relic_jax.models.module import Params, abstract, bind, param
 from relic_jax.models.vae_layers import History, Video, conv2d, fan_in, over_frames
@@ -243,10 +243,10 @@ def encode_video(params: Params, cfg: TinyVAEConfig, frames: Float[Array, "B T H
       InputError: T is not of that form, or the sides are not multiples of the stride.
     """
     stride, count = cfg.temporal_stride, frames.shape[1]
-    if count != frames_of(latents_of(count, stride), stride):
+    if count != cfg.frames_of(cfg.latents_of(count)):
         raise InputError(f"frames has {count} frames, expected 1 and a multiple of {stride}")
     _check_sides(cfg, *frames.shape[2:4])
-    missing = stride * latents_of(count, stride) - count
+    missing = stride * cfg.latents_of(count) - count
     frames = jnp.concatenate([frames, jnp.repeat(frames[:, -1:], missing, axis=1)], axis=1)
     latents, _ = bind(TinyVAE, cfg, params).encoder((frames + 1) / 2, None)
     return latents.astype(jnp.float32)

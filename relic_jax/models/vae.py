@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from relic_jax.config import VAEConfig, frames_of, latents_of
+from relic_jax.config import VAEConfig
 from relic_jax.errors import InputError
 from relic_jax.models.module import Params, abstract, bind, param
 from relic_jax.models.vae_layers import (
@@ -298,7 +298,7 @@ def encode_moments(
       InputError: T is not 4 (L - 1) + 1, or the sides are not multiples of the VAE's stride.
     """
     stride, count = cfg.temporal_stride, frames.shape[1]
-    if count != frames_of(latents_of(count, stride), stride):
+    if count != cfg.frames_of(cfg.latents_of(count)):
         raise InputError(f"frames has {count} frames, expected 1 and a multiple of {stride}")
     _check_sides(cfg, *frames.shape[2:4])
     vae = bind(VAE, cfg, params)

@@ -23,7 +23,7 @@ import safetensors
 import safetensors.flax
 from jaxtyping import Array, Float, UInt8
 
-from relic_jax import video
+from relic_jax import pixels, video
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig, VAEConfig, first_difference, from_config_dict
@@ -217,7 +217,7 @@ def _decode(
 ) -> tuple[vae.VAECache, UInt8[Array, "B T H W 3"]]:
     dtype = jax.tree.leaves(cache.history)[0].dtype
     cache, frames = vae.decode(params, cfg, cache, latents.astype(dtype))
-    return cache, jnp.round((frames.astype(jnp.float32) + 1) * 127.5).astype(jnp.uint8)
+    return cache, pixels.to_uint8(frames)
 
 
 def _names(live: _Live) -> tuple[list[str], jax.tree_util.PyTreeDef]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from relic_jax.camera.poses import FRAMES_PER_LATENT
-from relic_jax.config import ConfigError, latents_of
+from relic_jax.config import ConfigError
 from relic_jax.diffusion import flow
 from relic_jax.models.layers import cast_kernels
 from relic_jax.models.module import Params
@@ -97,7 +97,7 @@ def make(cfg: TrainConfig) -> CausalStage:
       InputError: see `latent_stage.arguments`.
     """
     block, window = cfg.model.stream.block, cfg.model.memory.window
-    length = latents_of(cfg.frames, cfg.model.vae.temporal_stride)
+    length = cfg.model.vae.latents_of(cfg.frames)
     if length % block or length < window:
         raise ConfigError(
             f"config.frames={cfg.frames} are {length} latents, expected a multiple of model.stream.block={block} and "

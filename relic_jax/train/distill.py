@@ -19,7 +19,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from relic_jax.config import ConfigError, DiTConfig, RelicConfig, frames_of, latents_of
+from relic_jax.config import ConfigError, DiTConfig, RelicConfig
 from relic_jax.data import loader
 from relic_jax.data.part import WHOLE, Part
 from relic_jax.models import module
@@ -346,7 +346,7 @@ def make(cfg: TrainConfig) -> DistillStage:
       InputError: there is no teacher or critic that fits, or the teacher is shorter than the rollout; and see
         `latent_stage.arguments`.
     """
-    options, length = cfg.distill, latents_of(cfg.frames, cfg.model.vae.temporal_stride)
+    options, length = cfg.distill, cfg.model.vae.latents_of(cfg.frames)
     if not cfg.init_from:
         raise ConfigError(
             "config.init_from is empty: stage distill starts from the weights of stage ode, or of a shorter distill"
@@ -392,7 +392,7 @@ def make(cfg: TrainConfig) -> DistillStage:
             f"config.distill.judged_latents={options.judged_latents}: expected 2 to {length}, the latents of "
             f"config.frames={cfg.frames}, or 0 for all of them"
         )
-    judged = frames_of(options.judged_latents or length, cfg.model.vae.temporal_stride)
+    judged = cfg.model.vae.frames_of(options.judged_latents or length)
     check_teacher(options.teacher, options.teacher_dit or cfg.model.dit, judged, "config.distill.teacher_dit")
     stage = DistillStage(*arguments(cfg, options.vae), teacher={}, critic={})
     teacher = _load(options.teacher, stage.teacher_model.dit, cfg)

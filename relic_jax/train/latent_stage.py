@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from relic_jax.config import ConfigError, latents_of
+from relic_jax.config import ConfigError
 from relic_jax.data import loader
 from relic_jax.data.part import WHOLE, Part
 from relic_jax.errors import InputError
 from relic_jax.models import module, vae
 from relic_jax.models.dit import DiT
 from relic_jax.models.module import Params
+from relic_jax.pixels import to_uint8
 from relic_jax.train import metrics
 from relic_jax.train.checkpoint import load_params
 from relic_jax.train.clips import Conditions, conditions
@@ -57,7 +58,7 @@ class LatentStage(Stage):
             cfg.data,
             batch=cfg.batch,
             seed=seed,
-            latents=latents_of(cfg.frames),
+            latents=cfg.model.vae.latents_of(cfg.frames),
             fields=self.fields,
             balanced=cfg.balance_actions,
             part=part,
@@ -98,7 +99,7 @@ def _generate(stage: LatentStage, params: Params, image: Array, given: Condition
 @partial(jax.jit, static_argnums=1)
 def _decode(params: Params, cfg: Any, latents: Float[Array, "B L H W C"]) -> UInt8[Array, "B T h w 3"]:
     frames = vae.decode_video(params, cfg, latents)
-    return jnp.round((frames + 1) * 127.5).astype(jnp.uint8)
+    return to_uint8(frames)
 
 
 def _psnr_db(a: UInt8[np.ndarray, "B T H W 3"], b: UInt8[np.ndarray, "B T H W 3"]) -> float:
@@ -117,7 +118,7 @@ def arguments(cfg: TrainConfig, vae_path: str) -> tuple[TrainConfig, Params, dic
     stride = cfg.model.vae.temporal_stride
     if (cfg.frames - 1) % stride:
         raise ConfigError(f"config.frames={cfg.frames}: expected {stride} L + 1 frames, as the VAE takes them")
-    length = latents_of(cfg.frames, stride)
+    length = cfg.model.vae.latents_of(cfg.frames)
     if not vae_path:
         raise InputError(f"config.{cfg.stage}.vae is empty: expected the workdir or safetensors file of a trained VAE")
     loader.Latents(cfg.data, length)[0]  # a look at the first record: later ones are read when the model is compiled

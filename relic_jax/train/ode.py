@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from relic_jax.config import ConfigError, latents_of
+from relic_jax.config import ConfigError
 from relic_jax.data import loader
 from relic_jax.diffusion import flow
 from relic_jax.errors import InputError
@@ -76,7 +76,7 @@ def make(cfg: TrainConfig) -> OdeStage:
     """
     model = cfg.model
     block, window, horizon = model.stream.block, model.memory.window, model.memory.horizon
-    length = latents_of(cfg.frames, model.vae.temporal_stride)
+    length = model.vae.latents_of(cfg.frames)
     if not cfg.init_from:
         raise ConfigError("config.init_from is empty: stage ode starts from the weights of the teacher")
     if length % block or not window <= length <= horizon:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses as camera_poses
-from relic_jax.config import VAEConfig, frames_of
+from relic_jax.config import VAEConfig
 from relic_jax.models import vae
 from relic_jax.models.module import Params
 
@@ -36,7 +36,7 @@ def clips(batch: Mapping[str, Array], start: Int[Array, ""], latents: int, strid
     """
 
     def part(x: Float[Array, "B T ..."]) -> Float[Array, "B t ..."]:
-        return jax.lax.dynamic_slice_in_dim(x, start * stride, frames_of(latents, stride), axis=1)
+        return jax.lax.dynamic_slice_in_dim(x, start * stride, stride * (latents - 1) + 1, axis=1)
 
     actions = part(batch["actions"]).at[:, 0].set(camera_actions.static_actions(1)[0])
     rotations, positions = camera_poses.relative(part(batch["rotations"]), part(batch["positions"]))

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from relic_jax.config import ConfigError, DiTConfig, RelicConfig, first_difference, from_config_dict, latents_of
+from relic_jax.config import ConfigError, DiTConfig, RelicConfig, first_difference, from_config_dict
 from relic_jax.data import latents, loader, shards, workers
 from relic_jax.data.part import WHOLE, Part
 from relic_jax.diffusion import flow
@@ -73,7 +73,7 @@ class TrajectoryConfig:
 
     @property
     def latents(self) -> int:
-        return latents_of(self.frames, self.model.vae.temporal_stride)
+        return self.model.vae.latents_of(self.frames)
 
     def _step_of(self, timestep: float) -> float:
         level = timestep / flow.STEPS

@@ -17,6 +17,7 @@ from relic_jax.data.part import WHOLE, Part
 from relic_jax.errors import InputError
 from relic_jax.models import module, vae
 from relic_jax.models.module import Params
+from relic_jax.pixels import to_float, to_uint8
 from relic_jax.train import metrics
 from relic_jax.train.checkpoint import load_params
 from relic_jax.train.host import fetch
@@ -48,7 +49,7 @@ class VAEStage(Stage):
     def loss(
         self, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        model, video = self.cfg.model, _unit(batch["video"])
+        model, video = self.cfg.model, to_float(batch["video"])
         return loss(params, model.vae, video, key, self.cfg.vae, self.anchor, model.precision.compute)
 
     def batches(self, seed: int, part: Part = WHOLE) -> Batches:
@@ -114,19 +115,15 @@ def make(cfg: TrainConfig) -> VAEStage:
     return VAEStage(cfg, np.stack([video[:whole] for video in videos]), anchor)
 
 
-def _unit(video: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T H W 3"]:
-    return video.astype(jnp.float32) / 127.5 - 1
-
-
 @jax.jit(static_argnums=1)
 def _mean(params: Params, cfg: VAEConfig, video: UInt8[Array, "B T H W 3"]) -> Float[Array, "B L h w C"]:
-    return vae.encode_moments(params, cfg, _unit(video))[0]
+    return vae.encode_moments(params, cfg, to_float(video))[0]
 
 
 @jax.jit(static_argnums=1)
 def _round_trip(params: Params, cfg: VAEConfig, video: UInt8[Array, "B T H W 3"]) -> UInt8[Array, "B T H W 3"]:
-    frames = vae.decode_video(params, cfg, vae.encode_video(params, cfg, _unit(video)))
-    return jnp.round((frames + 1) * 127.5).astype(jnp.uint8)
+    frames = vae.decode_video(params, cfg, vae.encode_video(params, cfg, to_float(video)))
+    return to_uint8(frames)
 
 
 def _psnr_db(a: UInt8[np.ndarray, "T H W 3"], b: UInt8[np.ndarray, "T H W 3"]) -> float:

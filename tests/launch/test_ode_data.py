@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from relic_jax.config import frames_of
 from relic_jax.data import loader
+from tests.small import frames_of
 from tests.train import encoded
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
-from relic_jax.config import frames_of, to_config_dict
+from relic_jax.config import to_config_dict
 from relic_jax.train.trajectories import TrajectoryConfig
 from tests.train import encoded
 

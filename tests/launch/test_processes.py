@@ -203,7 +203,8 @@ def test_bad_input_is_said_alike_by_all(tmp_path, arguments, environment, senten
 
 
 DISTILL = """
-from relic_jax.config import frames_of, to_config_dict
+from relic_jax.config import to_config_dict
+from tests.small import frames_of
 from relic_jax.train.stage import DistillOptions, TrainConfig
 from tests.train import encoded
 

@@ -14,7 +14,8 @@ from tests.train import encoded
 ROOT = Path(__file__).parents[2]
 LENGTH = 6
 CONFIG = """
-from relic_jax.config import frames_of, to_config_dict
+from relic_jax.config import to_config_dict
+from tests.small import frames_of
 from relic_jax.train.stage import TeacherOptions, TrainConfig
 from tests.train import encoded
 

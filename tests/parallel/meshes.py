@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 
-from relic_jax.config import DiTConfig, MemoryConfig, PrecisionConfig, RelicConfig, StreamConfig, TextConfig, frames_of
+from relic_jax.config import DiTConfig, MemoryConfig, PrecisionConfig, RelicConfig, StreamConfig, TextConfig
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.rules import SERVING
+from tests.small import frames_of
 
 MESHES = ["seq=8", "data=2,seq=2,tensor=2", "fsdp=8", "fsdp=2,seq=4"]
 BATCH = 8

@@ -16,11 +16,11 @@ from relic_jax.config import (
     TextConfig,
     VAEConfig,
     VideoConfig,
-    frames_of,
 )
 from relic_jax.data import latents, shards
 from relic_jax.models import module, vae, weights
 from relic_jax.models.dit import DiT
+from tests.small import frames_of
 
 DIT = DiTConfig(
     dim=24, ffn_dim=32, heads=2, layers=2, latent_channels=4, text_len=4, text_dim=8, cond_dim=8, freq_dim=16

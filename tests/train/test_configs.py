@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relic_jax.config import MEMORIES, ConfigError, MemoryConfig, RelicConfig, from_config_dict, latents_of
+from relic_jax.config import MEMORIES, ConfigError, MemoryConfig, RelicConfig, from_config_dict
 from relic_jax.models.rope import temporal_frequencies
 from relic_jax.train.stage import TrainConfig
 from relic_jax.train.trajectories import TrajectoryConfig
@@ -45,7 +45,7 @@ def test_each_stage_begins_where_the_last_one_ended(size):
     for name, seconds in ((first, "_5s"), ("teacher_10s", "_10s"), ("teacher_20s", "_20s")):
         run = runs[name]
         assert run.frames == SECONDS[seconds] and run.model.dit.dim == SIZES[size].dit.dim
-        assert run.model.dit.yarn_scale == pytest.approx(max(1, latents_of(run.frames) / 21))
+        assert run.model.dit.yarn_scale == pytest.approx(max(1, run.model.vae.latents_of(run.frames) / 21))
     assert runs["ode"].frames == runs["ode_data"].frames == 317
     quarter = runs["ode_data"].steps // 4
     assert runs["ode_data"].kept == (0, quarter, 2 * quarter, 3 * quarter)
@@ -72,7 +72,7 @@ def test_distillation_goes_through_the_lengths(size):
         assert run.init_from == before and run.model.dit == student
         assert run.distill.teacher == f"runs/{size}_{teacher}"
         assert (run.distill.teacher_dit or student) == judge.model.dit and run.frames <= judge.frames
-        assert latents_of(run.frames) % run.model.stream.block == 0 and run.distill.generator_every == 5
+        assert run.model.vae.latents_of(run.frames) % run.model.stream.block == 0 and run.distill.generator_every == 5
         before = f"runs/{size}_distill{seconds}"
     if size == "tiny":
         for name in ("opening", "last", "long", "steady", "beyond", "final"):

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relic_jax.config import ConfigError, frames_of, from_config_dict, latents_of
+from relic_jax.config import ConfigError, from_config_dict
 from relic_jax.errors import InputError
 from relic_jax.models import vae, weights
 from relic_jax.models.dit import DiT
 from relic_jax.train import clips, collapse, distill, loop, metrics, openings, replay
 from relic_jax.train import stage as stages
+from tests.small import frames_of
 from tests.train import encoded
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -348,7 +349,7 @@ def test_config_files_are_a_chain():
         spec.loader.exec_module(file)
         cfg = from_config_dict(stages.TrainConfig, file.get_config())
         assert from_config_dict(stages.TrainConfig, dataclasses.asdict(cfg)) == cfg
-        assert cfg.stage == "distill" and latents_of(cfg.frames) == latents and cfg.init_from == previous
+        assert cfg.stage == "distill" and cfg.model.vae.latents_of(cfg.frames) == latents and cfg.init_from == previous
         # No guidance: a sentence changes less than a hundredth of the tiny teacher's loss, guiding doubles the cost.
         assert (cfg.distill.generator_every, cfg.distill.guidance, cfg.distill.shift) == (5, 1.0, 5.0)
         assert (cfg.betas, cfg.weight_decay, cfg.clip, cfg.ema) == ((0.0, 0.999), 0.01, 10.0, 0.9)

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relic_jax.config import ConfigError, frames_of
+from relic_jax.config import ConfigError
 from relic_jax.errors import InputError
 from relic_jax.train import loop, metrics, ode, trajectories
 from relic_jax.train import stage as stages
 from relic_jax.train.checkpoint import Checkpoints
+from tests.small import frames_of
 from tests.train import encoded
 
 LATENTS = 8

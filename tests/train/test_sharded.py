@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from relic_jax.config import frames_of
 from relic_jax.errors import InputError
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
@@ -31,6 +30,7 @@ from tests.parallel.meshes import (
     random_weights,
     untyped,
 )
+from tests.small import frames_of
 
 # Teacher: 72 tokens, of which no device of eight has a whole latent. Ode: 26 pooled and 96 noisy ones, which four
 # devices can't divide, and a window whose place differs from sample to sample.

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from relic_jax.config import frames_of
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.parallel import hlo
@@ -27,6 +26,7 @@ from tests.parallel.meshes import (
     random_weights,
     untyped,
 )
+from tests.small import frames_of
 
 LATENTS = 6  # three blocks: the last one has memory
 BLOCKS = LATENTS // CFG.stream.block

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from relic_jax.config import ConfigError, frames_of
+from relic_jax.config import ConfigError
 from relic_jax.data import loader, shards
 from relic_jax.data.part import Part
 from relic_jax.diffusion import flow
@@ -19,6 +19,7 @@ from relic_jax.models.dit import DiT
 from relic_jax.train import stage as stages
 from relic_jax.train import teacher, trajectories
 from relic_jax.train.clips import conditions
+from tests.small import frames_of
 from tests.train import encoded
 
 pytestmark = pytest.mark.usefixtures("compile_once")

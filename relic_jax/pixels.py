@@ -1,0 +1,38 @@
+"""Frames as bytes and as the model sees them, and how near two of them are.
+
+Files, screens and data sets hold uint8 0..255; the VAE takes and gives float in [-1, 1]. Nothing else converts.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+Frames = UInt8[np.ndarray | Array, "*B H W 3"] | Float[np.ndarray | Array, "*B H W 3"]
+
+
+def to_float(frames: UInt8[np.ndarray | Array, "*B H W 3"]) -> Float[np.ndarray | Array, "*B H W 3"]:
+    """0..255 -> [-1, 1], float32; numpy's stay numpy's."""
+    return frames.astype(np.float32) / 127.5 - 1
+
+
+def to_uint8(frames: Float[np.ndarray | Array, "*B H W 3"]) -> UInt8[np.ndarray | Array, "*B H W 3"]:
+    """[-1, 1] -> 0..255, rounded and clipped; numpy's stay numpy's."""
+    namespace = jnp if isinstance(frames, jax.Array) else np
+    return namespace.clip(namespace.round((frames.astype(np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def unit(frames: Frames) -> Float[Array, "*B H W 3"]:
+    """Either kind of frame in [0, 1]."""
+    frames = jnp.asarray(frames)
+    if frames.dtype == jnp.uint8:
+        return frames.astype(jnp.float32) / 255
+    return (jnp.clip(frames.astype(jnp.float32), -1, 1) + 1) / 2
+
+
+def psnr(frames: Frames, truth: Frames) -> Float[Array, "*B"]:
+    """Peak signal-to-noise ratio in dB, over the pixels and channels of each frame; infinite where they are equal."""
+    error = jnp.square(unit(frames) - unit(truth)).mean((-3, -2, -1))
+    return -10 * jnp.log10(error)

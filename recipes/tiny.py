@@ -1,0 +1,157 @@
+"""The paper's chain at the size of the tiny model: from rendered rooms to a student that streams.
+
+Command:  python -m launch.recipe recipes/tiny.py [--minutes=M]
+          In a folder of its own, a few small clips and a few steps each, to see that it all works:
+          mkdir -p out/toy && cd out/toy && python -m launch.recipe ../../recipes/tiny.py:toy
+Hardware: any CPU with 2 cores: hours; toy: minutes.
+Result:   out/tiny, a bundle; out/tiny_world and out/tiny_revisit, what it measures; out/tiny_demo.mp4; and
+          runs/recipe_report/report.md. Everything lies below the folder where it is started.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from launch.recipe_chain import Recipe, Step, train
+from relic_jax.config import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+HERE = "" if Path.cwd() == REPOSITORY else f"{REPOSITORY}/"  # for files of the repository
+MODEL = f"--config={HERE}configs/tiny.py"
+CARD, PICTURE = f"{HERE}recipes/card.md", f"{HERE}relic_jax/assets/demo/room.png"
+PROMPT = "a medium room with striped blue walls, a checked orange floor and a cream ceiling, five pictures on the walls"
+KEYS = "w-16,l-48,j-48,d-24,a-23"
+
+VAE, TOKENIZER, TEXT = "runs/tiny_vae_long", "data/tokenizer.json", "data/train_latents/text.safetensors"
+STUDENT, BUNDLE = "runs/tiny_distill_20s", "out/tiny"
+ROOMS = ("data/train", "data/val")  # walks of 10 s, which serve 5 s too
+LATENTS = ("data/train_latents", "data/val_latents", VAE)
+LATENTS_20S = ("data/train_latents_20s", "data/val_latents_20s", VAE)
+
+
+def get_recipe(size: str = "") -> Recipe:
+    """The chain. `size`: nothing, or `toy`."""
+    if size not in ("", "toy"):
+        raise ConfigError(f"its argument is {size!r}, expected nothing or 'toy'")
+    if size and not HERE:
+        raise ConfigError("the toy would get in the real one's way here; start it in a folder of its own")
+    steps = (
+        # Clips of rooms.
+        _clips("train", "--clips=1600", "--frames=157"),
+        _clips("val", "--clips=64", "--frames=157", "--seed=800", "--split=val"),
+        _clips("train_20s", "--clips=384", "--frames=317", "--seed=1"),
+        _clips("val_20s", "--clips=16", "--frames=317", "--seed=801", "--split=val"),
+        # What pictures are made of.
+        _train("vae_short", ROOMS, share=30),
+        _train("vae_long", (*ROOMS, "runs/tiny_vae_short"), share=40),
+        Step(
+            "tokenizer",
+            ("launch.prepare_data", "tokenizer", MODEL, "--data=data/train", f"--out={TOKENIZER}"),
+            inputs=("data/train",),
+            outputs=(TOKENIZER,),
+        ),
+        _latents("train", "--palindromes=0.25"),  # also makes the text encoder that the others use
+        _latents("val", f"--text={TEXT}"),
+        _latents("train_20s", f"--text={TEXT}", "--palindromes=0.5"),
+        _latents("val_20s", f"--text={TEXT}"),
+        # The bidirectional teacher, in three lengths.
+        _train("teacher_5s", LATENTS, share=25),
+        _train("teacher_10s", (*LATENTS, "runs/tiny_teacher_5s"), share=12),
+        _train("teacher_20s", (*LATENTS_20S, "runs/tiny_teacher_10s"), share=12),
+        # The student's start: block-causal, then on the teacher's trajectories. These are of use only when all are
+        # there, and so have no share of the minutes.
+        _train("causal", (*LATENTS_20S, "runs/tiny_teacher_20s"), share=40),
+        _train("ode_data", ("data/train_latents_20s", "runs/tiny_teacher_20s")),
+        _train("ode", ("runs/tiny_ode_data", "data/val_latents_20s", VAE, "runs/tiny_causal"), share=8),
+        # Distillation on its own rollouts, each length by the teacher of that length.
+        _train("distill_5s", (*LATENTS, "runs/tiny_teacher_5s", "runs/tiny_ode"), share=14),
+        _train("distill_10s", (*LATENTS, "runs/tiny_teacher_10s", "runs/tiny_distill_5s"), share=10),
+        _train("distill_20s", (*LATENTS_20S, "runs/tiny_teacher_20s", "runs/tiny_distill_10s"), share=12),
+        # What came of it.
+        Step(
+            "bundle",
+            (
+                *("launch.export", "bundle", MODEL, f"--dit={STUDENT}", f"--vae={VAE}", f"--text={TEXT}"),
+                *(f"--tokenizer={TOKENIZER}", f"--card={CARD}", "--dtype=bfloat16", f"--out={BUNDLE}"),
+            ),
+            inputs=(STUDENT, VAE, TEXT, TOKENIZER, CARD),
+            outputs=(BUNDLE,),
+        ),
+        _evaluate("world", "--scenes=32"),
+        _evaluate("revisit", "--scenes=24"),
+        Step(
+            "demo",
+            (
+                *("launch.generate", MODEL, f"--checkpoint={BUNDLE}", f"--image={PICTURE}", f"--prompt={PROMPT}"),
+                *(f"--actions={KEYS}", "--seed=0", "--out=out/tiny_demo.mp4", "--sheet=out/tiny_demo.png"),
+            ),
+            inputs=(BUNDLE, PICTURE),
+            outputs=("out/tiny_demo.mp4", "out/tiny_demo.png"),
+            json="out/tiny_demo.json",
+        ),
+    )
+    return Recipe(tuple(map(_toy, steps)) if size else steps, given=(CARD, PICTURE))
+
+
+def _clips(name: str, *more: str) -> Step:
+    out = f"data/{name}"
+    command = ("launch.prepare_data", "world", *more, f"--out={out}")
+    return Step(f"clips_{name}", command, outputs=(out,), json=f"{out}.json")
+
+
+def _latents(name: str, *more: str) -> Step:
+    split, _, length = name.partition("_")
+    out = "_".join(filter(None, (f"data/{split}_latents", length)))
+    given = (f"--data=data/{name}", f"--checkpoint={VAE}", f"--tokenizer={TOKENIZER}", *more)
+    inputs = (f"data/{name}", VAE, TOKENIZER, *((TEXT,) if f"--text={TEXT}" in more else ()))
+    command = ("launch.prepare_data", "latents", MODEL, *given, f"--out={out}")
+    return Step(f"latents_{name}", command, inputs, (out,), json=f"{out}.json")
+
+
+def _train(name: str, inputs: tuple[str, ...], share: float = 0.0) -> Step:
+    """A stage. Its configuration says which of the inputs is what."""
+    stage, length = name, ""
+    if name.startswith(("vae_", "teacher_", "distill_")):
+        stage, length = name.split("_")
+    config = f"{HERE}configs/tiny_{stage}.py" + (f":{length}" if length else "")
+    return train(name, config, f"runs/tiny_{name}", inputs, share=share)
+
+
+def _evaluate(name: str, *more: str) -> Step:
+    out = f"out/tiny_{name}"
+    command = ("launch.evaluate", name, MODEL, f"--checkpoint={BUNDLE}", *more, f"--out={out}")
+    return Step(name, command, (BUNDLE,), (out,), json=f"{out}.json")
+
+
+# What `toy` appends to the commands; the last of two equal flags holds. Frames stay, so that the lengths do.
+_SMALL = (
+    *("video.height=32", "video.width=48", "vae.base_dim=4", "vae.multipliers=(1,1,1)"),
+    *("dit.dim=32", "dit.ffn_dim=48", "dit.heads=2", "dit.layers=2", "dit.cond_dim=16", "dit.freq_dim=16"),
+)
+_SMALL_MODEL = tuple(f"--config.{change}" for change in _SMALL)
+_SMALL_STAGE = tuple(f"--config.model.{change}" for change in _SMALL)
+_FEW_STEPS = tuple(
+    f"--config.{change}"
+    for change in ("steps=2", "batch=2", "optimizer.warmup=0", "log_every=1", "sample_every=2", "save_every=1")
+)
+_TOY = {
+    "launch.prepare_data world": ("--clips=4", "--height=32", "--width=48"),
+    "launch.prepare_data tokenizer": _SMALL_MODEL,
+    "launch.prepare_data latents": _SMALL_MODEL,
+    "launch.train": (*_SMALL_STAGE, *_FEW_STEPS),
+    "launch.export bundle": _SMALL_MODEL,
+    "launch.evaluate world": (*_SMALL_MODEL, "--scenes=4"),
+    "launch.evaluate revisit": (*_SMALL_MODEL, "--scenes=2"),
+    "launch.generate": (*_SMALL_MODEL, "--actions=w-16,l-16"),
+}
+_TOY_STEPS = {
+    "ode_data": (*_SMALL_STAGE, "--config.clips=2"),  # its steps are Euler's
+    "distill_5s": (*_SMALL_STAGE, *_FEW_STEPS, "--config.generator_every=2", "--config.micro_batch=2"),
+}
+_TOY_STEPS |= dict.fromkeys(("distill_10s", "distill_20s"), _TOY_STEPS["distill_5s"])
+
+
+def _toy(step: Step) -> Step:
+    """A step at toy size."""
+    words = " ".join(word for word in step.command[:2] if not word.startswith("--"))
+    more = _TOY_STEPS.get(step.name) or _TOY[words]
+    return dataclasses.replace(step, command=(*step.command, *more))

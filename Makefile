@@ -18,7 +18,7 @@ ACTIONS := w-16,l-48,j-48,d-24,a-23
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_HTTP_TIMEOUT ?= 120
 
-.PHONY: help demo test test-slow lint constraints clean
+.PHONY: help demo test test-slow lint format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,9 +35,15 @@ test: $(VENV)/.test  ## install the test extras, then run every test that CI run
 test-slow: $(VENV)/.test  ## the tests that take minutes
 	$(PY) -m pytest -v -m slow
 
-lint: $(VENV)/.test  ## style and the direction of imports
+lint: $(VENV)/.test  ## style, types and the direction of imports; `make test` checks them too
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(PY) -m pyright --pythonpath $(PY)
+
+format: $(VENV)/.test  ## put imports in order and format the code
+	$(PY) -m ruff check --select I --fix .
+	$(PY) -m ruff format .
 
 constraints: $(VENV)/.core  ## renew constraints.txt with the newest versions that fit together
 	@{ head -1 constraints.txt; $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.12 \

@@ -1,7 +1,7 @@
 """How much memory the gradient of a rollout takes, replayed and all at once, by the compiler's own account.
 
 `launch.bench replay-memory` prints it. Nothing runs: both gradients are compiled for rollouts of several lengths,
-and XLA says how many bytes of temporary buffers each needs besides its inputs and results. Activations within a
+and XLA says how many bytes of temporary buffers each needs beyond its inputs and results. Activations within a
 block are recomputed layer by layer in both, the best that the monolithic gradient can do.
 """
 
@@ -18,12 +18,12 @@ import tqdm
 from launch import cli
 from relic_jax.config import RelicConfig
 from relic_jax.models import module
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT
 from relic_jax.models.layers import cast_kernels
 from relic_jax.parallel.hardware import absent_devices, find
 from relic_jax.parallel.mesh import MeshShape
 from relic_jax.train import replay
-from relic_jax.train.clips import Conditions
 
 GRADIENTS = {"replay": replay.replay_gradient, "monolithic": replay.monolithic_gradient}
 GIB = 2**30
@@ -62,10 +62,10 @@ def _abstract(cfg: RelicConfig, blocks: int) -> tuple:
     length = blocks * cfg.stream.block
 
     def make(params: module.Params) -> tuple:
-        image = jnp.zeros((1, *cfg.latent_size, cfg.dit.latent_channels))
+        picture = jnp.zeros((1, *cfg.latent_size, cfg.dit.latent_channels))
         text = jnp.zeros((1, cfg.dit.text_len, cfg.dit.text_dim))
-        given = Conditions(text, jnp.zeros((1, length, 52)), jnp.zeros((1, length, 48)), jnp.ones((1,)))
-        rollout = replay.roll_out(params, cfg, image, given, jax.random.key(0), jnp.int32(0))
+        given = Conditions.of(text, jnp.zeros((1, length, 52)), jnp.zeros((1, length, 48)))
+        rollout = replay.roll_out(params, cfg, picture, given, jax.random.key(0), jnp.int32(0))
         return rollout, rollout.clean
 
     return (params, *jax.eval_shape(make, params))

@@ -9,18 +9,23 @@
 
 `world`: action following on held-out scenes against the renderer's truth (see `relic_jax.evaluate.world`). Prints a
 table and writes world.png: for some scenes the truth, the video of the right actions, of the mirrored ones, and of the
-right ones with the poses withheld.
+right ones with the poses withheld. JSON keys: right_closer_fraction, right_closer_fraction_no_pose, psnr_db,
+psnr_mirrored_db, psnr_no_pose_db, psnr_still_db, psnr_gain_over_still_db, vae_psnr_db, clips, scenes.
 
 `revisit`: memory, by ways out and back (see `relic_jax.evaluate.revisit`). One model for each kind of memory (relic,
 window, full, relic_kv), trained in it; without --models the model of --checkpoint runs in each, which says less.
 Prints a table with 95 % confidence intervals and writes revisit.png (PSNR frame by frame) and revisit.mp4 (some scenes
-side by side).
+side by side). JSON keys: clips, and `<measure>.<model>.<view>` of psnr_db and ssim, of each model and `still` (the
+first frame repeated), of returned, midway and far, less the PSNR of `still` where it is the truth.
 
 `student`: the student of --checkpoint beside the teacher of --teacher, on clips as long as the teacher's (see
 `relic_jax.evaluate.student`). Prints a table and writes student.mp4: from left the truth, the student, the teacher.
+JSON keys: `student.` and `teacher.` with those of `world`, frechet, frechet_vae and seconds_per_second.
 
 `drift`: brightness, saturation and sharpness over long sessions, beside the truth of the same walks (see
-`relic_jax.evaluate.drift`). Prints a table, how far each five seconds are from the first, and writes drift.png.
+`relic_jax.evaluate.drift`). Prints a table, how far each five seconds are from the first, and writes drift.png. JSON
+keys: sessions, seconds, and `<measure>.<video>.mean_change` and `.largest_change` of brightness, saturation and
+sharpness, of `truth` and `made`.
 """
 
 from __future__ import annotations
@@ -44,8 +49,8 @@ from relic_jax.evaluate import generate
 from relic_jax.evaluate import revisit as revisit_evaluation
 from relic_jax.evaluate import student as student_evaluation
 from relic_jax.evaluate import world as world_evaluation
-from relic_jax.evaluate.quality import psnr
 from relic_jax.models import bundle
+from relic_jax.pixels import psnr
 
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", str(Path(relic_jax.__file__).parent / "assets" / "tiny"), "folder of the model"
@@ -216,15 +221,15 @@ def student(argv: Sequence[str]) -> None:
     contestants = {"student": student_evaluation.Contestant(model, generate.latents), "teacher": teacher}
     scenes = _world_scenes(cfg, frames)
     bar = tqdm.tqdm(contestants.items(), unit="model")
-    judged = {name: student_evaluation.judge(one, scenes, _SEED.value) for name, one in bar}
-    figures = {f"{name}.{key}": value for name, (of, _) in judged.items() for key, value in of.items()}
+    measured = {name: student_evaluation.measure(one, scenes, _SEED.value) for name, one in bar}
+    figures = {f"{name}.{key}": value for name, (of, _) in measured.items() for key, value in of.items()}
     seconds = scenes.video.shape[1] / cfg.video.fps
     print(f"\n{len(scenes.captions)} scenes of {seconds:.1f} s; the teacher in {_TEACHER_STEPS.value} steps\n")
-    print(f"{'':32s}" + "".join(f"{name:>12s}" for name in judged))
-    for key in judged["student"][0]:
-        print(f"  {key:30s}" + "".join(f"{of[key]:12.3f}" for of, _ in judged.values()))
+    print(f"{'':32s}" + "".join(f"{name:>12s}" for name in measured))
+    for key in measured["student"][0]:
+        print(f"  {key:30s}" + "".join(f"{of[key]:12.3f}" for of, _ in measured.values()))
     _write_side_by_side(
-        out / "student.mp4", {"truth": scenes.video} | {n: made["right"] for n, (_, made) in judged.items()}
+        out / "student.mp4", {"truth": scenes.video} | {n: made["right"] for n, (_, made) in measured.items()}
     )
     print(f"\nvideo: {out / 'student.mp4'} (from left: truth, student, teacher)")
     if _JSON.value:

@@ -5,24 +5,20 @@
         --text=data/latents/train/text.safetensors --tokenizer=data/latents/train/tokenizer.json --card=CARD.md \\
         --out=relic_jax/assets/tiny --dtype=bfloat16
 
-    python -m launch.export grow --config=configs/tiny.py --vae=runs/tiny_vae --out=vae.safetensors
     python -m launch.export curves --runs=runs/tiny_vae,runs/tiny_teacher --out=curves.png
 
 `weights` writes the moving average of one run to a file. `bundle` makes the folder that `launch.generate` and
-`Session.open` take; --dit, --vae and --text are workdirs or safetensors files. `grow` adds the residual blocks that
-`vae.extra_res_blocks` of the configuration has and a trained VAE lacks; they change nothing yet. `curves` draws how
-runs went, one panel each: the loss, and what was measured on held-out clips.
+`Session.open` take; --dit, --vae and --text are workdirs or safetensors files. `curves` draws how runs went, one panel
+each: the loss, and what was measured on held-out clips.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
@@ -31,12 +27,12 @@ from launch import cli
 from relic_jax.config import RelicConfig
 from relic_jax.errors import InputError
 from relic_jax.models import bundle as bundles
-from relic_jax.models import module, tokenizer, vae, weights
+from relic_jax.models import module, tokenizer, weights
 from relic_jax.train import checkpoint, metrics
 
 _PANELS = 5  # of `curves` in a row
 _OUT = flags.DEFINE_string(
-    "out", None, "weights, grow: the file to write; bundle: the folder, which must be new", required=True
+    "out", None, "weights, curves: the file to write; bundle: the folder, which must be new", required=True
 )
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "stored dtype")
 _WORKDIR = flags.DEFINE_string("workdir", None, "weights: a training run's folder")
@@ -76,23 +72,6 @@ def write_bundle(argv: Sequence[str]) -> None:
     bundles.save(_OUT.value, bundles.Bundle(cfg, params, tokens), text, jnp.dtype(_DTYPE.value))
     size = sum(file.stat().st_size for file in Path(_OUT.value).iterdir())
     print(f"{_OUT.value}: {size / 1e6:.1f} MB")
-
-
-def grow_vae(argv: Sequence[str]) -> None:
-    """A trained VAE with the configuration's extra blocks, for a run to start from."""
-    del argv
-    cli.check_writable(_OUT.value)
-    cfg = cli.load_config(RelicConfig).vae
-    plain = dataclasses.replace(cfg, extra_res_blocks=())
-    stored = dict(weights.leaves(checkpoint.load_params(cli.needed(_PARTS["vae"]), module.abstract(vae.VAE, plain))))
-    fresh = module.init(vae.VAE, cfg, jax.random.key(0))
-
-    def choose(path: Any, leaf: jax.Array) -> jax.Array:
-        return stored.get(jax.tree_util.keystr(path, simple=True, separator="."), leaf)
-
-    params = jax.tree.map_with_path(choose, fresh)
-    weights.save_safetensors(_OUT.value, params, {"format": "relic-jax"}, jnp.dtype(_DTYPE.value))
-    print(f"{_OUT.value}: {sum(1 for _ in weights.leaves(params))} tensors, {len(stored)} of them trained")
 
 
 def draw_curves(argv: Sequence[str]) -> None:
@@ -139,7 +118,7 @@ def _draw(panel: Any, title: str, rows: list[dict[str, int | float]]) -> None:
         other.set_ylabel(f"{name} ({held_out[-1][name]:.2f})", color="tab:blue")
 
 
-COMMANDS = {"weights": write_weights, "bundle": write_bundle, "grow": grow_vae, "curves": draw_curves}
+COMMANDS = {"weights": write_weights, "bundle": write_bundle, "curves": draw_curves}
 
 if __name__ == "__main__":
-    cli.run_commands(COMMANDS, configured={"bundle": "configs/tiny.py", "grow": "configs/tiny.py"})
+    cli.run_commands(COMMANDS, configured={"bundle": "configs/tiny.py"})

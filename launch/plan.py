@@ -16,11 +16,11 @@ unless flags say otherwise. --batch is what one call has on all devices, for a m
 device of `data` and `fsdp`. --sweep tries every mesh of as many devices and ranks them.
 
 JSON keys: fits, peak_bytes, weights_bytes, cache_bytes, optimizer_bytes, ema_bytes, critic_bytes (its optimizer's state
-too), teacher_bytes, batch_bytes, temp_bytes, memory_bytes (all of a device's), usable_bytes, flops and moved_bytes (a
-device, a call), collectives.<kind>.count, collectives.<kind>.bytes (sent by a device), logits_bytes (of moved_bytes),
-compute_s, memory_s, links_s, bound_s, bound_fps, bound_days, and the same with fused_ before it, device, devices,
-mesh, batch, task, calls, compile_s; with --sweep those of the best, and <mesh>.fits, <mesh>.peak_bytes, <mesh>.bound_s
-of all.
+too), teacher_bytes, vae_bytes (for held-out samples), batch_bytes, temp_bytes, memory_bytes (all of a device's),
+usable_bytes, flops and moved_bytes (a device, a call), collectives.<kind>.count, collectives.<kind>.bytes (sent by a
+device), logits_bytes (of moved_bytes), compute_s, memory_s, links_s, bound_s, bound_fps, bound_days, and the same with
+fused_ before it, device, devices, mesh, batch, task, calls, compile_s; with --sweep those of the best, and <mesh>.fits,
+<mesh>.peak_bytes, <mesh>.bound_s of all.
 
 `bound_s` is the longest of three times: the program's arithmetic at the chip's peak, its messages at full speed of the
 links, its memory traffic at full bandwidth (operands and results of each instruction, as if no cache held any).
@@ -43,11 +43,11 @@ from absl import flags
 
 from launch import cli, plan_doctor
 from relic_jax.config import RelicConfig
+from relic_jax.data.trajectories import TrajectoryConfig
 from relic_jax.errors import InputError
 from relic_jax.parallel import hardware
 from relic_jax.parallel.mesh import MeshShape
-from relic_jax.train.stage import TrainConfig
-from relic_jax.train.trajectories import TrajectoryConfig
+from relic_jax.train import run
 
 _DEVICE = flags.DEFINE_string("device", "h100", f"what to compile for: {', '.join(hardware.GPUS)}")
 _MESH = flags.DEFINE_string("mesh", "", "axes of the mesh, as in fsdp=8,seq=4; empty: one device")
@@ -60,17 +60,15 @@ _JSON = flags.DEFINE_string("json", None, "file for the figures")
 def main(argv: Sequence[str]) -> int:
     del argv
     jax.config.update("jax_platforms", "cpu")  # a GPU that is there isn't needed either
-    from launch import plan_report
-    from launch.plan_tasks import TASKS
+    from launch import plan_report, plan_tasks
 
-    kinds = {None: RelicConfig, "ode_data": TrajectoryConfig}
-    cfg: RelicConfig | TrainConfig | TrajectoryConfig = cli.load_config(
-        kinds.get(flags.FLAGS.config.get("stage"), TrainConfig)
-    )
+    stage = flags.FLAGS.config.get("stage")
+    models = {None: RelicConfig, "ode_data": TrajectoryConfig}
+    cfg: plan_tasks.Config = cli.load_config(models[stage] if stage in models else run.config_class(stage))
     if _JSON.value:
         cli.check_writable(_JSON.value)
-    if _TASK.value not in TASKS:
-        raise InputError(f"--task={_TASK.value} is not one of {', '.join(TASKS)}")
+    if _TASK.value not in plan_tasks.TASKS:
+        raise InputError(f"--task={_TASK.value} is not one of {', '.join(plan_tasks.TASKS)}")
     gpu, shape = hardware.find(_DEVICE.value), MeshShape.parse(_MESH.value or getattr(cfg, "mesh", ""))
     batch = _BATCH.value or getattr(cfg, "batch", None)
     if _SWEEP.value:

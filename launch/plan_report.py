@@ -122,7 +122,7 @@ def sweep(cfg: plan_tasks.Config, task: str, gpu: GPU, devices: int, batch: int 
 
 def table(figures: Figures, gpu: GPU) -> str:
     """The figures for people."""
-    unit, kinds = figures["unit"], ("weights", "optimizer", "ema", "critic", "teacher", "cache", "batch", "temp")
+    unit, kinds = figures["unit"], ("weights", "optimizer", "ema", "critic", "teacher", "vae", "cache", "batch", "temp")
     lines = [
         f"{figures['task']} on {figures['devices']} x {gpu.name}, mesh {figures['mesh']}, batch {figures['batch']}",
         "",

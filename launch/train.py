@@ -25,11 +25,12 @@ import jax
 from absl import flags
 
 from launch import cli
-from relic_jax.data.part import WHOLE, Part
+from relic_jax.data import trajectories
 from relic_jax.parallel import cluster, watch
-from relic_jax.train import collapse, loop, stage, trajectories
+from relic_jax.parallel.part import WHOLE, Part
+from relic_jax.train import collapse, loop, run
 
-cli.config_flag("configs/tiny_vae.py")
+cli.config_flag("configs/tiny_vae.py:short")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints, metrics and samples", required=True)
 _JSON = flags.DEFINE_string("json", None, "file for the result: steps, loss, ..., or clips, clips_made, ...")
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         return write(*checked(trajectories.TrajectoryConfig), Part(at.index, at.count) if at else WHOLE)
     if at is not None:
         cluster.join(at)
-    cfg, workdir = cluster.together(lambda: checked(stage.TrainConfig))
+    cfg, workdir = cluster.together(lambda: checked(run.config_class(flags.FLAGS.config.get("stage"))))
     cluster.check_same("configuration", repr(cfg))
     cluster.check_shared(workdir)
     return train(cfg, workdir)
@@ -56,10 +57,10 @@ def checked[T](kind: type[T]) -> tuple[T, Path]:
     return cfg, workdir
 
 
-def train(cfg: stage.TrainConfig, workdir: Path) -> int:
+def train(cfg: run.RunConfig, workdir: Path) -> int:
     """The loop's run, in words and as an exit code."""
     try:
-        result = loop.train(cfg, cluster.together(lambda: stage.make(cfg)), workdir)
+        result = loop.train(cluster.together(lambda: run.make(cfg)), workdir)
     except (FloatingPointError, collapse.Collapse) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

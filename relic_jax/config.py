@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses with named constructors, and their way to and from ml_collections.
+"""A model's configuration: frozen dataclasses with named constructors (`fields` has their checks and conversions).
 
 A configuration is data. Everything that can be wrong about it is said here, in one sentence, before
 anything is compiled. Numbers are SPEC 0's; a field the paper is silent about says so.
@@ -7,11 +7,32 @@ anything is compiled. Numbers are SPEC 0's; a field the paper is silent about sa
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
-from typing import Any, Literal
+from typing import Literal
 
-import ml_collections
+from relic_jax.fields import (
+    ConfigError,
+    above,
+    at_least,
+    first_difference,
+    from_config_dict,
+    one_of,
+    require,
+    to_config_dict,
+    within,
+)
+
+__all__ = [
+    "ConfigError",
+    "above",
+    "at_least",
+    "first_difference",
+    "from_config_dict",
+    "one_of",
+    "require",
+    "to_config_dict",
+    "within",
+]
 
 # Per-channel statistics of Wan 2.1's latents (public model constants, the VAE's own config).
 WAN_LATENT_MEAN = (
@@ -25,15 +46,6 @@ WAN_LATENT_STD = (
 
 # Memory's down-sampling factor per side, repeated over latent index (RELIC 4.3).
 RELIC_SCHEDULE = (1, 4, 2, 4, 4, 4, 2, 4, 4, 2, 4, 4, 4, 2, 4, 4, 2, 4)
-
-
-class ConfigError(ValueError):
-    """A configuration that can't be used; the message is one sentence for the person who wrote it."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +86,10 @@ class DiTConfig:
     yarn_beta_slow: float = 0.6
 
     def __post_init__(self) -> None:
-        _require(self.dim % self.heads == 0, f"dit.dim={self.dim} is not a multiple of dit.heads={self.heads}")
-        _require(self.head_dim % 2 == 0, f"dit.dim / dit.heads = {self.head_dim} must be even for RoPE")
-        _require(self.layers >= 1, f"dit.layers={self.layers} must be at least 1")
-        _require(self.yarn_scale >= 1, f"dit.yarn_scale={self.yarn_scale} must be at least 1")
+        require(self.dim % self.heads == 0, f"dit.dim={self.dim} is not a multiple of dit.heads={self.heads}")
+        require(self.head_dim % 2 == 0, f"dit.dim / dit.heads = {self.head_dim} must be even for RoPE")
+        require(self.layers >= 1, f"dit.layers={self.layers} must be at least 1")
+        require(self.yarn_scale >= 1, f"dit.yarn_scale={self.yarn_scale} must be at least 1")
 
     @property
     def head_dim(self) -> int:
@@ -134,12 +146,12 @@ class VAEConfig(_Grouped):
     extra_res_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             not self.extra_res_blocks or len(self.extra_res_blocks) == len(self.multipliers),
             f"vae.extra_res_blocks has {len(self.extra_res_blocks)} entries, expected none, or "
             f"{len(self.multipliers)}: one a level of vae.multipliers",
         )
-        _require(
+        require(
             len(self.temporal_down) == len(self.multipliers) - 1,
             f"vae.temporal_down has {len(self.temporal_down)} entries, expected {len(self.multipliers) - 1}, one a "
             "level of vae.multipliers but the last",
@@ -177,7 +189,7 @@ class TinyVAEConfig(_Grouped):
     temporal_down: tuple[bool, ...] = (True, True, False)
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             len(self.decoder_dims) == len(self.temporal_down) + 1,
             f"tiny_vae.decoder_dims has {len(self.decoder_dims)} entries, expected {len(self.temporal_down) + 1}, one "
             "a level of tiny_vae.temporal_down and one for full resolution",
@@ -232,13 +244,13 @@ class MemoryConfig:
             ("mode", self.mode, ("relic", "window", "full")),
             ("compress", self.compress, ("latent", "kv")),
         ):
-            _require(value in valid, f"memory.{field}={value!r} is not one of {', '.join(valid)}")
-        _require(self.horizon >= self.window, f"memory.horizon={self.horizon} is below memory.window={self.window}")
-        _require(
+            require(value in valid, f"memory.{field}={value!r} is not one of {', '.join(valid)}")
+        require(self.horizon >= self.window, f"memory.horizon={self.horizon} is below memory.window={self.window}")
+        require(
             bool(self.schedule) and all(s in (1, 2, 4) for s in self.schedule),
             f"memory.schedule={self.schedule} must be a non-empty sequence of the factors 1, 2 and 4",
         )
-        _require(
+        require(
             self.schedule[0] == 1 or not self.keep_picture,
             f"memory.schedule={self.schedule} must begin with 1: memory.keep_picture keeps latent 0 whole",
         )
@@ -264,9 +276,9 @@ class StreamConfig:
     rotation_unit: float = 1.0  # degrees per frame of an action of magnitude 1
 
     def __post_init__(self) -> None:
-        _require(self.block >= 1, f"stream.block={self.block} must be at least 1")
-        _require(self.solver in ("renoise", "euler"), f"stream.solver={self.solver!r} is not one of renoise, euler")
-        _require(
+        require(self.block >= 1, f"stream.block={self.block} must be at least 1")
+        require(self.solver in ("renoise", "euler"), f"stream.solver={self.solver!r} is not one of renoise, euler")
+        require(
             bool(self.timesteps)
             and all(0 < t <= 1000 for t in self.timesteps)
             and list(self.timesteps) == sorted(self.timesteps, reverse=True),
@@ -289,7 +301,7 @@ class PrecisionConfig:
         hints = typing.get_type_hints(type(self))
         for field in ("compute", "cache"):
             value, valid = getattr(self, field), typing.get_args(hints[field])
-            _require(value in valid, f"precision.{field}={value!r} is not one of {', '.join(valid)}")
+            require(value in valid, f"precision.{field}={value!r} is not one of {', '.join(valid)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,27 +319,27 @@ class RelicConfig:
 
     def __post_init__(self) -> None:
         side = self.vae.spatial_stride * self.dit.patch
-        _require(
+        require(
             self.video.height % side == 0 and self.video.width % side == 0,
             f"video.height={self.video.height} and video.width={self.video.width} must be multiples of {side} "
             "(VAE stride x DiT patch)",
         )
-        _require(
+        require(
             self.dit.latent_channels == self.vae.latent_channels,
             f"dit.latent_channels={self.dit.latent_channels} differs from "
             f"vae.latent_channels={self.vae.latent_channels}",
         )
-        _require(
+        require(
             self.dit.text_dim == self.text.dim and self.dit.text_len == self.text.length,
             f"dit.text_dim, dit.text_len = {self.dit.text_dim}, {self.dit.text_len} differ from text.dim, "
             f"text.length = {self.text.dim}, {self.text.length}",
         )
         block, window = self.stream.block, self.memory.window
-        _require(
+        require(
             window % block == 0 and window >= 2 * block,
             f"memory.window={window} must be a multiple of stream.block={block} and at least twice it",
         )
-        _require(
+        require(
             self.memory.horizon % block == 0,
             f"memory.horizon={self.memory.horizon} must be a multiple of stream.block={block}",
         )
@@ -370,54 +382,3 @@ class RelicConfig:
             text=TextConfig.tiny(),
             precision=PrecisionConfig(compute="float32", cache="float32"),
         )
-
-
-def to_config_dict(config: Any) -> ml_collections.ConfigDict:
-    """A dataclass as a ConfigDict whose fields absl's `--config.a.b=` can override (tuples stay tuples)."""
-    return ml_collections.ConfigDict(dataclasses.asdict(config), convert_dict=True)
-
-
-def from_config_dict[T](cls: type[T], values: Any, path: str = "config") -> T:
-    """The dataclass `cls` from a ConfigDict or nested dict.
-
-    Raises:
-      ConfigError: names the first field that does not exist, is missing a type's shape or has another type.
-    """
-    hints = typing.get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}
-    kwargs = {}
-    for key, value in dict(values).items():
-        _require(key in fields, f"{path}.{key} does not exist; {path} has {', '.join(sorted(fields))}")
-        kwargs[key] = _coerce(hints[key], value, f"{path}.{key}")
-    return cls(**kwargs)
-
-
-def first_difference(old: Any, new: Any, path: str = "config") -> tuple[str, Any, Any] | None:
-    """Where two configs of one kind first differ: the field's path and both values; None where they are equal."""
-    if not dataclasses.is_dataclass(old) or type(old) is not type(new):
-        return None if old == new else (path, old, new)
-    fields = (field.name for field in dataclasses.fields(old))
-    found = (first_difference(getattr(old, name), getattr(new, name), f"{path}.{name}") for name in fields)
-    return next((difference for difference in found if difference is not None), None)
-
-
-def _coerce(hint: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_config_dict(hint, value, path)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        return _coerce(next(a for a in arguments if a is not type(None)), value, path)
-    if origin is Literal:
-        return value  # the dataclass's own check names the valid values
-    if origin is tuple:
-        _require(isinstance(value, tuple | list), f"{path}={value!r} must be a sequence")
-        return tuple(_coerce(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    _require(
-        isinstance(value, hint) and not (hint is int and isinstance(value, bool)),
-        f"{path}={value!r} must be of type {hint.__name__}",
-    )
-    return value

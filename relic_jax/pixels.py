@@ -5,7 +5,6 @@ Files, screens and data sets hold uint8 0..255; the VAE takes and gives float in
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
@@ -13,14 +12,14 @@ from jaxtyping import Array, Float, UInt8
 Frames = UInt8[np.ndarray | Array, "*B H W 3"] | Float[np.ndarray | Array, "*B H W 3"]
 
 
-def to_float(frames: UInt8[np.ndarray | Array, "*B H W 3"]) -> Float[np.ndarray | Array, "*B H W 3"]:
+def to_float[A: (np.ndarray, Array)](frames: UInt8[A, "*B H W 3"]) -> Float[A, "*B H W 3"]:
     """0..255 -> [-1, 1], float32; numpy's stay numpy's."""
     return frames.astype(np.float32) / 127.5 - 1
 
 
-def to_uint8(frames: Float[np.ndarray | Array, "*B H W 3"]) -> UInt8[np.ndarray | Array, "*B H W 3"]:
+def to_uint8[A: (np.ndarray, Array)](frames: Float[A, "*B H W 3"]) -> UInt8[A, "*B H W 3"]:
     """[-1, 1] -> 0..255, rounded and clipped; numpy's stay numpy's."""
-    namespace = jnp if isinstance(frames, jax.Array) else np
+    namespace = frames.__array_namespace__()
     return namespace.clip(namespace.round((frames.astype(np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import zlib
 
 import jax
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,6 @@ def numbered(key: PRNGKeyArray, *numbers: int | Int[Array, ""]) -> PRNGKeyArray:
     return key
 
 
-def each(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
+def each(key: PRNGKeyArray, count: int) -> Key[Array, "{count}"]:
     """A key for each of `count` samples, [count]. A key that is split is used for nothing else."""
     return jax.random.split(key, count)

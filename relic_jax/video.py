@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -84,7 +85,7 @@ def write_image(path: str | os.PathLike, image: Image.Image) -> None:
 class VideoWriter:
     """Encodes frames into an open container; `video_writer` makes one."""
 
-    def __init__(self, container: av.container.OutputContainer, fps: int):
+    def __init__(self, container: OutputContainer, fps: int):
         self._container, self._fps, self._stream = container, fps, None
 
     def write(self, frames: UInt8[np.ndarray, "T H W 3"]) -> None:

@@ -70,7 +70,8 @@ def from_unreal(
     """
     pitch, yaw, roll = rotators.T
     axes = np.array(CONVENTIONS["unreal"].to_opencv, np.float64)
-    return poses.rotation_from_euler(yaw, pitch, roll), locations @ axes.T * CONVENTIONS["unreal"].metres
+    rotations = np.asarray(poses.rotation_from_euler(yaw, pitch, roll))
+    return rotations, locations @ axes.T * CONVENTIONS["unreal"].metres
 
 
 def to_unreal(

@@ -58,7 +58,7 @@ def parse(script: str, gamma: float = 1.0) -> Float[np.ndarray, "T 13"]:
     """
     if not gamma > 0:
         raise InputError(f"gamma: expected a speed above 0, got {gamma}")
-    return speed(np.stack([action(keys) for keys in held(script)]), gamma)
+    return np.asarray(speed(np.stack([action(keys) for keys in held(script)]), gamma))
 
 
 def held(script: str) -> list[str]:

@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from relic_jax.data import balance
 from relic_jax.data.clip import Clip, from_record
-from relic_jax.data.part import WHOLE, Part
 from relic_jax.errors import InputError
+from relic_jax.parallel.part import WHOLE, Part
 
 FIELDS = ("video", "rotations", "positions", "actions", "unit")
 LATENT_FIELDS = ("latents", "rotations", "positions", "actions", "unit", "text")

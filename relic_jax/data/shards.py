@@ -15,8 +15,8 @@ from typing import Any
 import array_record.python.array_record_module as array_record
 import tensorflow_datasets as tfds
 
-from relic_jax.data.part import WHOLE, Part
 from relic_jax.errors import InputError
+from relic_jax.parallel.part import WHOLE, Part
 
 SHARD_RECORDS = 16
 _PLAN = "plan.json"

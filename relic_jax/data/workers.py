@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from relic_jax.data import shards
-from relic_jax.data.part import WHOLE, Part
+from relic_jax.parallel.part import WHOLE, Part
 
 _POLL_SECONDS = 0.2
 _ENVIRONMENT = {

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-SHIFT = 5.0  # everywhere in this project (SPEC 1)
+SHIFT = 5.0  # of noise levels, where nothing else is said (SPEC 1)
 STEPS = 1000.0  # timestep of pure noise
 
 Latents = Float[Array, "B L H W C"]

@@ -14,12 +14,12 @@ from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses as camera_poses
 from relic_jax.config import RelicConfig
 from relic_jax.diffusion import flow
+from relic_jax.diffusion.velocity import bidirectional, guided
 from relic_jax.models import vae
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.module import Params
 from relic_jax.pixels import to_uint8
 from relic_jax.stream import rollout
-from relic_jax.train import dmd
-from relic_jax.train.clips import Conditions
 
 # How a model makes latents of whole clips: `latents` streams them, `whole_latents` makes them at once.
 Sampler = Callable[..., Float[Array, "B L H W C"]]
@@ -27,40 +27,38 @@ Sampler = Callable[..., Float[Array, "B L H W C"]]
 _CHUNK = 8  # clips at once, where memory grows with the square of their length
 
 
+def conditions(
+    cfg: RelicConfig,
+    text: Float[Array, "B M Dt"],
+    actions: Float[Array, "B T 13"] | Float[np.ndarray, "B T 13"],
+    pose_weight: Float[Array, "B"],
+) -> Conditions:
+    """What a model is told about clips of T = 4 (L - 1) + 1 frames: the poses are those that the actions lead to."""
+    units = cfg.stream.translation_unit, cfg.stream.rotation_unit
+    poses = camera_poses.pose_features(*camera_actions.poses_from_actions(jnp.asarray(actions), *units))
+    return Conditions(text, camera_actions.action_features(jnp.asarray(actions)), poses, pose_weight)
+
+
 @partial(jax.jit, static_argnames="cfg")
 def latents(
-    params: Params,
-    cfg: RelicConfig,
-    image: Float[Array, "B H W C"],
-    words: Float[Array, "B M Dt"],
-    actions: Float[Array, "B T 13"] | Float[np.ndarray, "B T 13"],
-    key: PRNGKeyArray,
-    pose_weight: Float[Array, "B"],
+    params: Params, cfg: RelicConfig, picture: Float[Array, "B H W C"], given: Conditions, key: PRNGKeyArray
 ) -> Float[Array, "B L H W C"]:
     """Latents of whole clips, streamed block by block.
 
     Args:
       params: the transformer's, kernels cast for compute.
-      image: the picture's latent. words: of the text encoder.
-      actions: of T = 4 (L - 1) + 1 frames, L a multiple of the block.
-      pose_weight: 0 withholds the camera poses.
+      picture: its latent. given: of whole blocks.
     """
-    state = rollout.start(params, cfg, image, words, key, pose_weight)
-    padded = camera_poses.pad_first(actions)
-    blocks = padded.reshape(padded.shape[0], -1, cfg.stream.block * rollout.FRAMES_PER_LATENT, 13)
-    made = jax.lax.scan(lambda s, a: rollout.step(params, cfg, s, a), state, jnp.moveaxis(blocks, 1, 0))[1]
-    return jnp.moveaxis(made, 0, 1).reshape(image.shape[0], -1, *image.shape[1:])
+    return rollout.join(rollout.video(params, cfg, picture, given, key)[1])
 
 
 @partial(jax.jit, static_argnames=("cfg", "steps", "guidance"))
 def whole_latents(
     params: Params,
     cfg: RelicConfig,
-    image: Float[Array, "B H W C"],
-    words: Float[Array, "B M Dt"],
-    actions: Float[Array, "B T 13"] | Float[np.ndarray, "B T 13"],
+    picture: Float[Array, "B H W C"],
+    given: Conditions,
     key: PRNGKeyArray,
-    pose_weight: Float[Array, "B"],
     *,
     steps: int = 48,
     guidance: float = 1.0,
@@ -70,19 +68,15 @@ def whole_latents(
     Args:
       guidance: on the text; 1 is none, and half of the work.
     """
-    units = cfg.stream.translation_unit, cfg.stream.rotation_unit
-    poses = camera_poses.pose_features(*camera_actions.poses_from_actions(actions, *units))
-    told = words, camera_actions.action_features(actions), poses, pose_weight
-    velocity = dmd.guided(dmd.velocity(params, cfg), guidance)
+    velocity = guided(bidirectional(params, cfg), guidance)
     levels = flow.shift(1 - jnp.arange(steps) / steps)
-    noise = jax.random.normal(key, (image.shape[0], poses.shape[1], *image.shape[1:]))
+    noise = jax.random.normal(key, (picture.shape[0], given.actions.shape[1], *picture.shape[1:]))
 
-    def one(clip: tuple[Array, ...]) -> Array:
-        noise, image, *told = (x[None] for x in clip)
-        given = Conditions(*told)
-        return flow.solve(lambda x, level: velocity(x, level, given), noise, image, levels)[0][0]
+    def one(clip: tuple[Array, Array, Conditions]) -> Array:
+        noise, picture, given = jax.tree.map(lambda x: x[None], clip)
+        return flow.solve(lambda x, level: velocity(x, level, given), noise, picture, levels)[0][0]
 
-    return jax.lax.map(one, (noise, image, *told), batch_size=_CHUNK)
+    return jax.lax.map(one, (noise, picture, given), batch_size=_CHUNK)
 
 
 @partial(jax.jit, static_argnames="cfg")

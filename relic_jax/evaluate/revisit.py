@@ -126,8 +126,8 @@ def videos(model: Bundle, of: Scenes, seed: int) -> UInt8[np.ndarray, "N T H W 3
     for start in range(0, len(of.captions), _CHUNK):
         some = slice(start, start + _CHUNK)
         key = rng.numbered(jax.random.key(seed), start)
-        ones = jnp.ones(len(of.captions[some]))
-        latents = generate.latents(dit, cfg, pictures[some], words[some], of.actions[some], key, ones)
+        given = generate.conditions(cfg, words[some], of.actions[some], jnp.ones(len(of.captions[some])))
+        latents = generate.latents(dit, cfg, pictures[some], given, key)
         made += [np.asarray(generate.pixels(model.params["vae"], cfg, x[None])) for x in latents]
     return np.concatenate(made)
 

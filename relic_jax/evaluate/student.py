@@ -63,7 +63,7 @@ def teacher(path: str, student: Bundle, steps: int, guidance: float) -> tuple[Co
     return Contestant(model, partial(generate.whole_latents, steps=steps, guidance=guidance)), frames
 
 
-def judge(
+def measure(
     contestant: Contestant, scenes: world.Scenes, seed: int
 ) -> tuple[dict[str, float | int], dict[str, UInt8[np.ndarray, "N T H W 3"]]]:
     """The figures of `world.summary`, `frechet`, `seconds_per_second`; and the videos, by `world.VARIANTS` and `vae`.
@@ -88,11 +88,11 @@ def seconds_per_second(contestant: Contestant, scenes: world.Scenes) -> float:
     dit = cast_kernels(model.params["dit"], cfg.precision.compute)
     words = text.embed(model.params["text"], cfg.text, model.tokenizer, scenes.captions[:1])
     picture = jnp.zeros((1, *cfg.latent_size, cfg.vae.latent_channels))
-    actions = jnp.asarray(scenes.actions[:1])
+    given = generate.conditions(cfg, words, scenes.actions[:1], jnp.ones(1))
     times = []
     for _ in range(_REPEATS + 1):  # the first compiles
         begin = time.perf_counter()
-        made = contestant.sampler(dit, cfg, picture, words, actions, jax.random.key(0), jnp.ones(1))
+        made = contestant.sampler(dit, cfg, picture, given, jax.random.key(0))
         jax.block_until_ready(made)
         times.append(time.perf_counter() - begin)
-    return min(times[1:]) * cfg.video.fps / actions.shape[1]
+    return min(times[1:]) * cfg.video.fps / scenes.actions.shape[1]

@@ -72,15 +72,8 @@ def videos(
     actions = {"right": jnp.asarray(of.actions), "mirrored": jnp.asarray(camera_actions.mirrored(of.actions))}
     for name in VARIANTS:
         weight = jnp.full((len(of.captions),), 0.0 if name.endswith("no_pose") else 1.0)
-        made = sampler(
-            params["dit"],
-            cfg,
-            latents[:, 0],
-            words,
-            actions[name.removesuffix("_no_pose")],
-            jax.random.key(seed),
-            weight,
-        )
+        given = generate.conditions(cfg, words, actions[name.removesuffix("_no_pose")], weight)
+        made = sampler(params["dit"], cfg, latents[:, 0], given, jax.random.key(seed))
         out[name] = np.concatenate([generate.pixels(params["vae"], cfg, x[None]) for x in made])
     return out
 

@@ -21,16 +21,16 @@ from relic_jax.models import rope
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Keys and values of all layers, [layers, B, S, K, D] with S tokens in the order of `layout`.
+    """Keys and values of all layers, [layers, B, S, K, d] with S tokens in the order of `layout`.
 
-    `pending_*` hold the pooled tokens of the window's blocks, [layers, B, blocks, coarse, K, D], until
+    `pending_*` hold the pooled tokens of the window's blocks, [layers, B, blocks, coarse, K, d], until
     their block leaves the window; only `compress="kv"` has them, for it pools when keys are written.
     """
 
-    k: Float[Array, "Z B S K D"]
-    v: Float[Array, "Z B S K D"]
-    pending_k: Float[Array, "Z B M P K D"] | None = None
-    pending_v: Float[Array, "Z B M P K D"] | None = None
+    k: Float[Array, "Z B S K d"]
+    v: Float[Array, "Z B S K d"]
+    pending_k: Float[Array, "Z B M P K d"] | None = None
+    pending_v: Float[Array, "Z B M P K d"] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -89,7 +89,7 @@ def window_range(lay: Layout, blocks: Int[Array, ""]) -> Int[Array, "2"]:
 
 
 def write_window(
-    cache: Cache, lay: Layout, block: Int[Array, ""], k: Float[Array, "Z B N K D"], v: Float[Array, "Z B N K D"]
+    cache: Cache, lay: Layout, block: Int[Array, ""], k: Float[Array, "Z B N K d"], v: Float[Array, "Z B N K d"]
 ) -> Cache:
     """Puts a block's keys and values where the oldest block of the window was."""
     start = lay.memory + (block % lay.window_blocks) * lay.tokens_per_block
@@ -101,7 +101,7 @@ def write_window(
 
 
 def read_window(cache: Cache, lay: Layout, block: Int[Array, ""]) -> tuple[Array, Array]:
-    """Keys and values [Z B N K D] of a block that is still in the window."""
+    """Keys and values [Z B N K d] of a block that is still in the window."""
     start = lay.memory + (block % lay.window_blocks) * lay.tokens_per_block
     return tuple(
         jax.lax.dynamic_slice_in_dim(buffer, start, lay.tokens_per_block, axis=2) for buffer in (cache.k, cache.v)
@@ -109,7 +109,7 @@ def read_window(cache: Cache, lay: Layout, block: Int[Array, ""]) -> tuple[Array
 
 
 def write_pending(cache: Cache, lay: Layout, block: Int[Array, ""], k: Array, v: Array) -> Cache:
-    """Keeps a block's pooled keys and values [Z B P K D] until it leaves the window."""
+    """Keeps a block's pooled keys and values [Z B P K d] until it leaves the window."""
     slot = block % lay.window_blocks
 
     def put(buffer: Array, values: Array) -> Array:
@@ -130,7 +130,7 @@ def read_pending(cache: Cache, lay: Layout, block: Int[Array, ""]) -> tuple[Arra
 def write_memory(
     cache: Cache, lay: Layout, block: Int[Array, ""], coarse: Coarse, k: Array, v: Array, when: Bool[Array, ""]
 ) -> Cache:
-    """Puts a block's compressed keys and values [Z B P K D] into the ring, and the picture's into its place.
+    """Puts a block's compressed keys and values [Z B P K d] into the ring, and the picture's into its place.
 
     Nothing is written where `when` is false (no block has left the window yet).
     """

@@ -28,7 +28,7 @@ def latent_bank(latents: Float[Array, "B L H W C"], patch: int) -> Float[Array, 
     return jnp.concatenate([patchify(pool(latents, s, patch), patch) for s in FACTORS], axis=1)
 
 
-def token_bank(x: Float[Array, "B N K D"], grid: tuple[int, int]) -> Float[Array, "B S K D"]:
+def token_bank(x: Float[Array, "B N K d"], grid: tuple[int, int]) -> Float[Array, "B S K d"]:
     """Keys (before RoPE) or values of full-resolution tokens, pooled by each factor in float32."""
     rows, columns = grid
     x = rearrange(x, "b (l h w) k d -> b l h w k d", h=rows, w=columns)

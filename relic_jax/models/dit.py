@@ -1,10 +1,10 @@
 """Wan 2.1's diffusion transformer with RELIC's conditioning (SPEC 1 and 2).
 
 The transformer works on tokens, not on videos: what a token is (a full-resolution patch, or a patch of a
-pooled latent), where it stands and what it may attend to is the caller's, who passes two functions:
+pooled latent), where it stands and what it may attend to is the caller's, who passes
 
-  spread(x [B, L, ...]) -> [B, N, ...]   copies what belongs to a latent frame to that frame's tokens
-  attend(q, k, v, cache) -> (out, kept)  rotates and attends; `kept` is stacked over the layers and returned
+  to_tokens(x [B, L, ...]) -> [B, N, ...]   copies what belongs to a latent frame to that frame's tokens
+  attend: AttentionPattern                  rotates and attends; what it keeps is stacked over the layers and returned
 
 The bidirectional teacher, the streaming student and the packed training pass differ in these two alone.
 """
@@ -23,28 +23,22 @@ from jaxtyping import Array, DTypeLike, Float
 
 from relic_jax.config import DiTConfig
 from relic_jax.models import rope
-from relic_jax.models.conditioning import Conditioner, Door
-from relic_jax.models.layers import MLP, LayerNorm, Linear, RMSNorm, layer_norm, sinusoidal
+from relic_jax.models.attention import AttentionPattern, BidirectionalAttention, Heads
+from relic_jax.models.conditioning import Conditioner, Conditions, Injection
+from relic_jax.models.layers import MLP, LayerNorm, Linear, RMSNorm, ZeroInitLinear, layer_norm, sinusoidal
 from relic_jax.models.module import param, stack
-from relic_jax.ops.attention import attention
 from relic_jax.parallel.exchange import Tokens, cross_attention
 from relic_jax.parallel.rules import constrain, gathered
 
-Heads = Float[Array, "B N K d"]  # d: the width of a head
-Spread = Callable[[Array], Array]
-Attend = Callable[[Heads, Heads, Heads, Any], tuple[Heads, Any]]
+ToTokens = Callable[[Array], Array]
 
 
 class QKV(nnx.Module):
-    """Projections of an attention layer; QK-norm over the whole width, before the head split.
+    """Projections of an attention layer; QK-norm over the whole width, before the head split."""
 
-    `shut` has it give nothing at first.
-    """
-
-    def __init__(self, cfg: DiTConfig, *, shut: bool = False, rngs: nnx.Rngs):
+    def __init__(self, cfg: DiTConfig, *, output: type[Linear] = Linear, rngs: nnx.Rngs):
         self.q, self.k, self.v = (Linear(cfg.dim, cfg.dim, axes=("embed", "heads"), rngs=rngs) for _ in range(3))
-        out = nnx.initializers.zeros if shut else nnx.initializers.xavier_uniform()
-        self.o = Linear(cfg.dim, cfg.dim, axes=("heads", "embed"), kernel_init=out, rngs=rngs)
+        self.o = output(cfg.dim, cfg.dim, axes=("heads", "embed"), rngs=rngs)
         self.norm_q = RMSNorm(cfg.dim, cfg.eps, rngs=rngs)
         self.norm_k = RMSNorm(cfg.dim, cfg.eps, rngs=rngs)
         self.heads = cfg.heads
@@ -64,18 +58,17 @@ class QKV(nnx.Module):
         return self.o(rearrange(x, "b n k d -> b n (k d)").astype(dtype))
 
 
-class Block(nnx.Module):
-    """Self-attention, cross-attention and feed-forward, modulated by a timestep per latent frame."""
+class Layer(nnx.Module):
+    """Self-attention, cross-attention and feed-forward, modulated by a timestep per latent frame (Wan's DiT block)."""
 
     def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
         self.modulation = param(rngs, (6, cfg.dim), (None, "embed"), nnx.initializers.normal(cfg.dim**-0.5))
         self.self_attention = QKV(cfg, rngs=rngs)
         self.norm = LayerNorm(cfg.dim, cfg.eps, rngs=rngs)
-        # Where a trained model's text path begins anew (`TrainConfig.fresh`), the rest goes on undisturbed.
-        self.cross_attention = QKV(cfg, shut=True, rngs=rngs)
+        self.cross_attention = QKV(cfg, output=ZeroInitLinear, rngs=rngs)
         self.ffn = MLP(cfg.dim, cfg.ffn_dim, cfg.dim, activation="gelu", rngs=rngs)
-        self.action = Door(cfg, rngs=rngs)
-        self.pose = Door(cfg, rngs=rngs)
+        self.action = Injection(cfg, rngs=rngs)
+        self.pose = Injection(cfg, rngs=rngs)
         self.eps = cfg.eps
 
     def __call__(
@@ -85,17 +78,17 @@ class Block(nnx.Module):
         text: Float[Array, "B M D"],
         action: Float[Array, "B L E"],
         pose: Float[Array, "B L E"],
-        spread: Spread,
-        attend: Attend,
+        to_tokens: ToTokens,
+        attend: Callable[..., tuple[Heads, Any]],
         cache: Any,
     ) -> tuple[Float[Array, "B N D"], Any]:
         shift1, scale1, gate1, shift2, scale2, gate2 = (
-            spread(m) for m in jnp.moveaxis(modulation + gathered(self.modulation), 2, 0)
+            to_tokens(m) for m in jnp.moveaxis(modulation + gathered(self.modulation), 2, 0)
         )
         h = layer_norm(x, self.eps) * (1 + scale1) + shift1
-        attended, kept = attend(*self.self_attention.project(h, h, spread(self.pose(pose))), cache)
+        attended, kept = attend(*self.self_attention.project(h, h, to_tokens(self.pose(pose))), cache)
         x = x + gate1 * self.self_attention.output(attended, x.dtype)
-        x = x + spread(self.action(action))
+        x = x + to_tokens(self.action(action))
         q, k, v = self.cross_attention.project(self.norm(x), text)
         x = x + self.cross_attention.output(cross_attention(q, k, v), x.dtype)
         h = layer_norm(x, self.eps) * (1 + scale2) + shift2
@@ -103,7 +96,7 @@ class Block(nnx.Module):
 
 
 class DiT(nnx.Module):
-    """The whole transformer; blocks stacked on a leading axis and run by `jax.lax.scan`."""
+    """The whole transformer; layers stacked on a leading axis and run by `jax.lax.scan`."""
 
     def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
         patch = cfg.patch**2 * cfg.latent_channels
@@ -112,25 +105,19 @@ class DiT(nnx.Module):
         self.time_embedding = MLP(cfg.freq_dim, cfg.dim, cfg.dim, activation="silu", rngs=rngs)
         self.time_projection = Linear(cfg.dim, 6 * cfg.dim, axes=("embed", None), rngs=rngs)
         self.conditioner = Conditioner(cfg, rngs=rngs)
-        self.blocks = stack(lambda r: Block(cfg, rngs=r), cfg.layers, rngs)
+        self.blocks = stack(lambda r: Layer(cfg, rngs=r), cfg.layers, rngs)
         self.head_modulation = param(rngs, (2, cfg.dim), (None, "embed"), nnx.initializers.normal(cfg.dim**-0.5))
         self.head = Linear(cfg.dim, patch, axes=("embed", None), rngs=rngs)
         self.cfg = cfg
-
-    def embed_text(self, text: Float[Array, "B M Dt"]) -> Float[Array, "B M D"]:
-        """Text encoder states, zero-padded to `text_len`, to the width of cross-attention."""
-        return self.text_embedding(text)
 
     def __call__(
         self,
         patches: Float[Array, "B N P"],
         t: Float[Array, "B L"],
-        text: Float[Array, "B M D"],
-        action: Float[Array, "B L E"],
-        pose: Float[Array, "B L E"],
+        conditions: Conditions,
         *,
-        spread: Spread,
-        attend: Attend,
+        to_tokens: ToTokens,
+        attend: AttentionPattern,
         cache: Any = None,
         checkpoint: bool = False,
     ) -> tuple[Float[Array, "B N P"], Any]:
@@ -139,55 +126,49 @@ class DiT(nnx.Module):
         Args:
           patches: noisy tokens, from `patchify`.
           t: timestep of each latent frame, 0 (clean) to 1000 (noise).
-          text: from `embed_text`.
-          action, pose: from `conditioner`.
-          spread, attend: see the module's docstring.
+          conditions: of the same latents.
+          to_tokens, attend: see the module's docstring.
           cache: a pytree with a leading axis of layers, handed to `attend` layer by layer.
-          checkpoint: recompute each block's activations in the backward pass.
+          checkpoint: recompute each layer's activations in the backward pass.
         """
         tokens = Tokens(patches.shape[1])
-        t, text, action, pose = (constrain(x, "batch") for x in (t, text, action, pose))
-        spread, attend = tokens.spread(spread, t.shape[1]), tokens.attend(attend)
+        t, conditions = jax.tree.map(lambda x: constrain(x, "batch"), (t, conditions))
+        text, (action, pose) = self.text_embedding(conditions.text), self.conditioner(conditions)
+        to_tokens, attended = tokens.to_tokens(to_tokens, t.shape[1]), tokens.attend(attend)
         x = self.patch_embedding(tokens.divide(patches))
         time = self.time_embedding(sinusoidal(t, self.cfg.freq_dim))
         modulation = rearrange(self.time_projection(jax.nn.silu(time)), "b l (m d) -> b l m d", m=6)
 
-        def layer(x: Array, inputs: tuple[Block, Any]) -> tuple[Array, Any]:
-            block, cached = inputs
-            x, kept = block(x, modulation, text, action, pose, spread, attend, cached)
+        def layer(x: Array, inputs: tuple[Layer, Any]) -> tuple[Array, Any]:
+            one, cached = inputs
+            x, kept = one(x, modulation, text, action, pose, to_tokens, attended, cached)
             return tokens.keep(x), kept
 
         x, kept = jax.lax.scan(jax.checkpoint(layer) if checkpoint else layer, x, (self.blocks, cache))
-        shift, scale = (spread(m) for m in jnp.moveaxis(time[:, :, None] + gathered(self.head_modulation), 2, 0))
+        shift, scale = (to_tokens(m) for m in jnp.moveaxis(time[:, :, None] + gathered(self.head_modulation), 2, 0))
         return tokens.join(self.head(layer_norm(x, self.cfg.eps) * (1 + scale) + shift)), kept
 
     def video(
         self,
         latents: Float[Array, "B L H W C"],
         t: Float[Array, "B L"],
-        text: Float[Array, "B M D"],
-        actions: Float[Array, "B L 52"],
-        poses: Float[Array, "B L 48"],
-        pose_weight: Float[Array, "B"] | None = None,
+        conditions: Conditions,
         *,
         checkpoint: bool = False,
     ) -> Float[Array, "B L H W C"]:
-        """Velocity of a whole sequence, every token attending to every other (the teacher)."""
+        """Velocity of a whole sequence, every token attending to every other (the teacher).
+
+        Args:
+          t: timestep of each latent frame.
+          checkpoint: recompute each layer's activations in the backward pass.
+        """
         length, rows, columns = latents.shape[1], latents.shape[2] // self.cfg.patch, latents.shape[3] // self.cfg.patch
-        angles = grid_angles(self.cfg, jnp.arange(length), rows, columns)
-
-        def attend(q: Heads, k: Heads, v: Heads, _: None) -> tuple[Heads, None]:
-            return attention(rope.rotate(q, angles), rope.rotate(k, angles), v)[0], None
-
-        action, pose = self.conditioner(actions, poses, pose_weight)
         velocity, _ = self(
             patchify(latents, self.cfg.patch),
             t,
-            self.embed_text(text),
-            action,
-            pose,
-            spread=lambda x: jnp.repeat(x, rows * columns, axis=1),
-            attend=attend,
+            conditions,
+            to_tokens=lambda x: jnp.repeat(x, rows * columns, axis=1),
+            attend=BidirectionalAttention(grid_angles(self.cfg, jnp.arange(length), rows, columns)),
             checkpoint=checkpoint,
         )
         return unpatchify(velocity, self.cfg.patch, length, rows, columns)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from relic_jax.models.module import Params, param
+from relic_jax.models.module import Initializer, Params, param
 from relic_jax.parallel.rules import gathered
 
 
@@ -25,7 +25,7 @@ class Linear(nnx.Module):
         features_out: int,
         *,
         axes: tuple[str | None, str | None] = ("embed", "mlp"),
-        kernel_init: jax.nn.initializers.Initializer = nnx.initializers.xavier_uniform(),
+        kernel_init: Initializer = nnx.initializers.xavier_uniform(),
         rngs: nnx.Rngs,
     ):
         self.kernel = param(rngs, (features_in, features_out), axes, kernel_init)
@@ -35,6 +35,13 @@ class Linear(nnx.Module):
         kernel = gathered(self.kernel)
         y = jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
         return (y + self.bias[...]).astype(x.dtype)
+
+
+class ZeroInitLinear(Linear):
+    """A linear layer that gives nothing at first: what it adds to a trained model changes no bit of it."""
+
+    def __init__(self, features_in: int, features_out: int, *, axes: tuple[str | None, str | None], rngs: nnx.Rngs):
+        super().__init__(features_in, features_out, axes=axes, kernel_init=nnx.initializers.zeros, rngs=rngs)
 
 
 class RMSNorm(nnx.Module):

@@ -1,7 +1,7 @@
 """How a module becomes a pure function: parameters in a plain nested dict, the module bound to them for a call.
 
 Modules declare parameters (`nnx.Param` with `logical_axes` as metadata) and hold a pure `__call__`.
-Nothing else of NNX is used: a model's parameters are `dict[str, ...]` of arrays everywhere, in a
+Nothing else of NNX is used: a model's parameters are `dict[str, ...]` of arrays, wherever they are: in a
 checkpoint, under `jax.vjp` and on a mesh.
 """
 
@@ -14,14 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, DTypeLike, PRNGKeyArray
 
 Params = dict[str, Any]
+Initializer = Callable[[PRNGKeyArray, tuple[int, ...], DTypeLike], Array]
 
 
-def param(
-    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Callable[..., Array]
-) -> nnx.Param:
+def param(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str | None, ...], init: Initializer) -> nnx.Param:
     """A float32 parameter; `axes` names each dimension for the sharding rules of `parallel`."""
     if len(shape) != len(axes):
         raise ValueError(f"a parameter of shape {shape} needs {len(shape)} axis names, got {axes}")
@@ -29,13 +28,13 @@ def param(
 
 
 @functools.cache
-def _abstract[M: nnx.Module](module: type[M], config: Any) -> tuple[nnx.GraphDef[M], nnx.State]:
+def _abstract[M: nnx.Module](module: Callable[..., M], config: Any) -> tuple[nnx.GraphDef[M], nnx.State]:
     model = nnx.eval_shape(lambda: module(config, rngs=nnx.Rngs(params=0)))
     return nnx.split(model, nnx.Param)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))  # one compilation, not one for each initialiser
-def init(module: type[nnx.Module], config: Any, key: PRNGKeyArray) -> Params:
+def init(module: Callable[..., nnx.Module], config: Any, key: PRNGKeyArray) -> Params:
     """Fresh parameters of `module(config)` as a nested dict of float32 arrays."""
     return nnx.to_pure_dict(nnx.state(module(config, rngs=nnx.Rngs(params=key)), nnx.Param))
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from relic_jax.models.module import param
+from relic_jax.models.module import Initializer, param
 from relic_jax.ops import convolution
 from relic_jax.parallel import halo
 
@@ -63,7 +63,7 @@ def conv2d(
         return convolution.same(x, kernel.astype(x.dtype))
     pads: str | list[tuple[int, int]] = padding
     if padding == "SAME" and reach and halo.is_divided():
-        x, pads = halo.widened(x, reach), [(kernel.shape[0] // 2,) * 2, (0, 0)]
+        x, pads = halo.widened(x, reach), [(kernel.shape[0] // 2, kernel.shape[0] // 2), (0, 0)]
     return jax.lax.conv_general_dilated(
         x, kernel.astype(x.dtype), (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -87,8 +87,8 @@ class CausalConv3d(nnx.Module):
         kernel: tuple[int, int, int] = (3, 3, 3),
         *,
         stride: int = 1,
-        init: jax.nn.initializers.Initializer | None = None,
-        bias_init: jax.nn.initializers.Initializer = nnx.initializers.zeros,
+        init: Initializer | None = None,
+        bias_init: Initializer = nnx.initializers.zeros,
         rngs: nnx.Rngs,
     ):
         self.stride = stride  # in time
@@ -202,7 +202,7 @@ class FrameAttention(nnx.Module):
 class Conv2d(nnx.Module):
     """A 3x3 convolution of each frame."""
 
-    def __init__(self, features_in: int, features_out: int, *, init: jax.nn.initializers.Initializer, rngs: nnx.Rngs):
+    def __init__(self, features_in: int, features_out: int, *, init: Initializer, rngs: nnx.Rngs):
         self.kernel = param(rngs, (3, 3, features_in, features_out), (None, None, "conv_in", "conv_out"), init)
         self.bias = param(rngs, (features_out,), ("conv_out",), nnx.initializers.zeros)
 

@@ -101,7 +101,7 @@ def check_fits(params: Params, expected: Params, source: str) -> None:
     _check_shapes({name: tuple(leaf.shape) for name, leaf in leaves(params)}, expected, source)
 
 
-def leaves(params: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Each leaf with its dotted name, in the tree's own order."""
     for key, value in params.items():
         name = f"{prefix}{key}"
@@ -125,7 +125,7 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], expected: Params, sourc
             raise InputError(f"{source} doesn't fit the config: {name} of shape {shape} is no parameter of the model")
 
 
-def _fill(expected: Params, read: Any, prefix: str = "") -> Params:
+def _fill(expected: Mapping[str, Any], read: Any, prefix: str = "") -> Params:
     return {
         key: _fill(value, read, f"{prefix}{key}.") if isinstance(value, Mapping) else read(f"{prefix}{key}", value)
         for key, value in expected.items()

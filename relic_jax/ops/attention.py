@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Partial = tuple[Float[Array, "B N K D"], Float[Array, "B N K"]]
+Attended = tuple[Float[Array, "B N K d"], Float[Array, "B N K"]]
 
 LOGITS = "attention_logits"  # the scope of what a fused kernel would keep on the chip, in a compiled program's text
 _LOGITS = 2**28  # held at once: 1 GiB in float32
@@ -21,13 +21,13 @@ _NO_KEYS = -1e30  # stands for the logit of an absent key: finite, so that empty
 
 
 def attention(
-    q: Float[Array, "B N K D"],
-    k: Float[Array, "B S K D"],
-    v: Float[Array, "B S K D"],
+    q: Float[Array, "B N K d"],
+    k: Float[Array, "B S K d"],
+    v: Float[Array, "B S K d"],
     *,
     kv_ranges: Int[Array, "2 2"] | Int[Array, "B 2 2"] | None = None,
     backend: str = "xla",
-) -> Partial:
+) -> Attended:
     """Scaled dot-product attention over the valid keys.
 
     Args:
@@ -55,7 +55,7 @@ def valid_keys(kv_ranges: Int[Array, "*batch 2 2"], count: int) -> Bool[Array, "
     return inside.any(-2)
 
 
-def merge(parts: Sequence[Partial]) -> Partial:
+def merge(parts: Sequence[Attended]) -> Attended:
     """Attention over the union of disjoint key sets, from the results over each (exact up to rounding)."""
     outs, lses = zip(*parts, strict=True)
     lse = jax.nn.logsumexp(jnp.stack(lses), axis=0)
@@ -64,11 +64,11 @@ def merge(parts: Sequence[Partial]) -> Partial:
 
 
 def _xla(
-    q: Float[Array, "B N K D"],
-    k: Float[Array, "B S K D"],
-    v: Float[Array, "B S K D"],
+    q: Float[Array, "B N K d"],
+    k: Float[Array, "B S K d"],
+    v: Float[Array, "B S K d"],
     kv_ranges: Int[Array, "2 2"] | Int[Array, "B 2 2"] | None,
-) -> Partial:
+) -> Attended:
     """Products in k's dtype (in q's where that has one byte) with float32 accumulation; softmax in float32.
 
     Logits beyond `_LOGITS` are made, and made again in the backward pass, a slice of the queries after the other.
@@ -93,8 +93,8 @@ def _xla(
 
 @jax.named_scope(LOGITS)
 def _dense(
-    q: Float[Array, "B N K D"], k: Float[Array, "B S K D"], v: Float[Array, "B S K D"], valid: Bool[Array, "B S"] | None
-) -> Partial:
+    q: Float[Array, "B N K d"], k: Float[Array, "B S K d"], v: Float[Array, "B S K d"], valid: Bool[Array, "B S"] | None
+) -> Attended:
     batch, queries, heads, width = q.shape
     keys = k.shape[1]
 
@@ -119,4 +119,4 @@ def _dense(
     return out, lse[..., 0].swapaxes(1, 2)
 
 
-BACKENDS: dict[str, Callable[..., Partial]] = {"xla": _xla}
+BACKENDS: dict[str, Callable[..., Attended]] = {"xla": _xla}

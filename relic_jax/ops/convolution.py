@@ -39,7 +39,7 @@ def _forward(x: Pictures, kernel: Kernel) -> tuple[Any, tuple[Pictures, Kernel]]
 def _backward(saved: tuple[Pictures, Kernel], given: Float[Array, "N H W D"]) -> tuple[Pictures, Kernel]:
     x, kernel = saved
     (of_x,) = jax.linear_transpose(partial(_plain, kernel=kernel), x)(given)
-    return of_x, kernel_gradient(x, given, kernel.shape[:2]).astype(kernel.dtype)
+    return of_x, kernel_gradient(x, given, (kernel.shape[0], kernel.shape[1])).astype(kernel.dtype)
 
 
 _same.defvjp(_forward, _backward)

@@ -64,16 +64,16 @@ class Tokens:
         """The inverse of `divide`: every device of `seq` gets all tokens."""
         return x if current() is None else constrain(x, "batch")[:, : self.count]
 
-    def spread(self, spread: Callable[[Array], Array], latents: int) -> Callable[[Array], Array]:
-        """`spread` for divided tokens: each device makes its own alone.
+    def to_tokens(self, to_tokens: Callable[[Array], Array], latents: int) -> Callable[[Array], Array]:
+        """`to_tokens` (see `models.dit`) for divided tokens: each device makes its own alone.
 
         Args:
-          spread: copies [B, L, ...] to tokens, [B, N, ...]: `x[:, owner]` in one form or another.
+          to_tokens: copies [B, L, ...] to tokens, [B, N, ...]: `x[:, owner]` in one form or another.
           latents: L.
         """
         if current() is None:
-            return spread
-        owner = constrain(jnp.pad(spread(jnp.arange(latents)[None])[0], (0, self._padding)), None)
+            return to_tokens
+        owner = constrain(jnp.pad(to_tokens(jnp.arange(latents)[None])[0], (0, self._padding)), None)
 
         def own(x: Array, owner: Array) -> Array:
             return x.at[:, owner].get(mode="promise_in_bounds")
@@ -84,29 +84,28 @@ class Tokens:
 
         return divided
 
-    def attend(self, attend: Callable[..., tuple[Heads, Any]]) -> Callable[..., tuple[Heads, Any]]:
-        """`attend` (see `models.dit`) for divided tokens: it sees all of them, for some of the heads.
+    def attend(self, attend: Any) -> Callable[..., tuple[Heads, Any]]:
+        """An attention pattern (`models.attention`) for divided tokens: it sees all of them, for some of the heads.
 
-        The cache, and what it keeps, are divided by heads; their leaves are [B, tokens, K, d]. Arrays with one
-        entry a sample can't be closed over: bind them with `jax.tree_util.Partial(attend, *arrays)`.
+        The cache, and what it keeps, are divided by heads; their leaves are [B, tokens, K, d].
         """
         mesh = current()
         if mesh is None:
             return attend
 
-        def local(attend: Any, q: Heads, k: Heads, v: Heads, cache: Any) -> tuple[Heads, Any]:
+        arrays, pattern = jax.tree.flatten(attend)
+
+        def local(arrays: list[Array], q: Heads, k: Heads, v: Heads, cache: Any) -> tuple[Heads, Any]:
             q, k, v = self._to_heads(jnp.stack([q, k, v]))
-            out, kept = attend(q, k, v, cache)
+            out, kept = jax.tree.unflatten(pattern, arrays)(q, k, v, cache)
             return self._to_tokens(out), kept
 
         def apply(q: Heads, k: Heads, v: Heads, cache: Any) -> tuple[Heads, Any]:
             check_heads(q.shape[2], mesh.shape)
-            bound = isinstance(attend, jax.tree_util.Partial)
-            body = local if bound else lambda _, *parts: local(attend, *parts)
             samples, tokens, stored = _spec(q, "batch"), _spec(q, *_TOKENS), _spec(q, *_STORED)
-            specs = (samples, tokens, tokens, tokens, stored)
-            exchanged = jax.shard_map(body, in_specs=specs, out_specs=(tokens, stored), check_vma=False)
-            return exchanged(attend if bound else None, q, k, v, cache)
+            specs = (_pattern_specs(attend, samples), tokens, tokens, tokens, stored)
+            exchanged = jax.shard_map(local, in_specs=specs, out_specs=(tokens, stored), check_vma=False)
+            return exchanged(arrays, q, k, v, cache)
 
         return apply
 
@@ -132,6 +131,12 @@ def cross_attention(q: Heads, k: Float[Array, "B M K d"], v: Float[Array, "B M K
         lambda q, k, v: attention(q, k, v)[0], in_specs=(tokens, whole, whole), out_specs=tokens, check_vma=False
     )
     return local(q, k, v)
+
+
+def _pattern_specs(pattern: Any, samples: PartitionSpec) -> list[PartitionSpec]:
+    """Where each array of an attention pattern lies: one with an entry a sample goes with it, others are copied."""
+    divided = {field.name for field in dataclasses.fields(pattern) if field.metadata.get("per_sample")}
+    return [samples if path[0].name in divided else PartitionSpec() for path, _ in jax.tree.leaves_with_path(pattern)]
 
 
 def _spec(x: Array, *axes: str | None) -> PartitionSpec:

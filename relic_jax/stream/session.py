@@ -94,7 +94,7 @@ class Session:
         # Encoding runs in float32 whatever the compute precision: a bf16 latent 0 makes the whole walk drift.
         latent = _encode(model.params["vae"], cfg.vae, jnp.asarray(image)[None])
         words = text.embed(model.params["text"], cfg.text, model.tokenizer, [sentence])
-        live = _begin(params, cfg, latent, words, seed)
+        live = _begin(cfg, latent, words, seed)
         empty = np.zeros((0, *cfg.latent_size, cfg.vae.latent_channels), np.float32)
         return cls(model, params, live, empty, np.zeros((0, 13), np.float32))
 
@@ -189,7 +189,10 @@ class Session:
                 f"{path} was made with {field}={was!r}, the model has {is_now!r}; expected the same config"
             )
         params = _serving(model)
-        names, tree = _names(_blank(params, model.config))
+        names, tree = _names(_blank(model.config))
+        missing = [name for name in names if name not in tensors]
+        if missing:
+            raise InputError(f"{path} has no {missing[0]}: it was written by another version of relic-jax")
         leaves = [jax.random.wrap_key_data(tensors[n]) if n == _KEY else tensors[n] for n in names]
         return cls(
             model,
@@ -232,15 +235,13 @@ def _leaves(live: _Live) -> dict[str, Array]:
     return leaves | {_KEY: jax.random.key_data(leaves[_KEY])}
 
 
-def _blank(params: Params, cfg: RelicConfig) -> _Live:
+def _blank(cfg: RelicConfig) -> _Live:
     """A session of nothing, for the structure of its tree."""
     image = jnp.zeros((1, *cfg.latent_size, cfg.vae.latent_channels))
     words = jnp.zeros((1, cfg.text.length, cfg.text.dim))
-    return _begin(params, cfg, image, words, 0)
+    return _begin(cfg, image, words, 0)
 
 
-def _begin(
-    params: Params, cfg: RelicConfig, latent: Float[Array, "B h w C"], words: Float[Array, "B M Dt"], seed: int
-) -> _Live:
-    state = _start(params["dit"], cfg, latent, words, jax.random.key(seed))
+def _begin(cfg: RelicConfig, latent: Float[Array, "B h w C"], words: Float[Array, "B M Dt"], seed: int) -> _Live:
+    state = _start(cfg, latent, words, jax.random.key(seed))
     return _Live(state, vae.init_decode_cache(cfg.vae, 1, *cfg.latent_size, jnp.dtype(cfg.precision.compute)))

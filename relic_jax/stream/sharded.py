@@ -3,7 +3,7 @@
     mesh = parallel.mesh.make(MeshShape.parse("seq=4"))
     with jax.set_mesh(mesh):
         params = place(mesh, cfg, params)
-        state = start(mesh, cfg, batch)(params, image, text, key)
+        state = start(mesh, cfg, batch)(picture, text, key)
         state, latents = step(mesh, cfg, batch)(params, state, actions)
 
 These are `rollout.start` and `rollout.step`, jitted. Weights are copied to every device of `seq` and `data`; the
@@ -63,15 +63,15 @@ def place_state(mesh: Mesh, state: rollout.State) -> rollout.State:
 
 
 def start(mesh: Mesh, cfg: RelicConfig, batch: int) -> Callable[..., rollout.State]:
-    """Jitted `rollout.start(params, image, text, key, pose_weight)`.
+    """Jitted `rollout.start(picture, text, key, pose_weight)`.
 
     Raises:
       InputError: `batch` sessions can't be divided over the mesh.
     """
     check_batch(batch, mesh.shape)
 
-    def begin(params: Params, *arguments: Any) -> rollout.State:
-        return _keep(rollout.start(params, cfg, *arguments))
+    def begin(*arguments: Any) -> rollout.State:
+        return _keep(rollout.start(cfg, *arguments))
 
     return jax.jit(begin)
 

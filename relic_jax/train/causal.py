@@ -2,105 +2,139 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from relic_jax.camera.poses import FRAMES_PER_LATENT
-from relic_jax.config import ConfigError
+from relic_jax.config import ConfigError, RelicConfig, above, within
 from relic_jax.diffusion import flow
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.layers import cast_kernels
 from relic_jax.models.module import Params
+from relic_jax.rng import Streams
 from relic_jax.stream import rollout
-from relic_jax.train.clips import Conditions, conditions, drop
-from relic_jax.train.hybrid import noisy_velocity
-from relic_jax.train.latent_stage import LatentStage, arguments
-from relic_jax.train.stage import TrainConfig
+from relic_jax.train import packed, two_pass
+from relic_jax.train.clips import conditions, drop
+from relic_jax.train.latent_stage import LatentStage
+from relic_jax.train.run import ClipRunConfig, Scalars, SupervisedStage
 
 
-class CausalStage(LatentStage):
-    """See `stage.Stage`."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CausalConfig(ClipRunConfig):
+    """See `run.RunConfig`.
 
-    def loss(
-        self, params: Params, batch: Mapping[str, Array], key: PRNGKeyArray
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        options, cfg = self.cfg.causal, self.cfg.model
-        keys = jax.random.split(key, 4)
-        given = drop(conditions(batch, cfg), keys[0], options.text_drop, options.pose_drop)
-        clean = batch["latents"].astype(jnp.float32)
-        block, window = cfg.stream.block, cfg.memory.window
-        count = clean.shape[0]
-        clean_blocks = jax.random.randint(keys[1], (count,), 0, (clean.shape[1] - window) // block + 1)
-        opening = jax.random.bernoulli(jax.random.fold_in(keys[1], 0), options.opening, (count,))
-        clean_blocks = jnp.where(opening, 0, clean_blocks)
-        index = clean_blocks[:, None] * block + jnp.arange(window)
-        target = jnp.take_along_axis(clean, index[..., None, None, None], axis=1)
-        picture = index == 0
-        level = jnp.where(
-            picture, 0, levels(keys[2], count, window // block, block, options.context_noise, options.shift)
-        )
-        noise = jax.random.normal(keys[3], target.shape)
-        v = noisy_velocity(
-            cast_kernels(params, cfg.precision.compute),
-            cfg,
-            clean,
-            flow.add_noise(target, noise, level),
-            level,
-            given.text,
-            given.actions,
-            given.poses,
-            clean_blocks,
-            given.pose_weight,
-            checkpoint=self.cfg.recompute,
-        )
-        error = ((v - flow.velocity(target, noise)) ** 2).mean(axis=(2, 3, 4))
-        last = error[:, -block:].mean()  # the block that has its whole window in sight, as in the stream
-        return (error * ~picture).sum() / (~picture).sum(), {"loss_last_block": last}
+    Fields:
+      shift, text_drop: as the teacher's.
+      context_noise: half of the time the blocks before the last get noise of a level up to this instead of one of
+        their own: what the last block sees in the stream is clean but not flawless.
+    """
 
-    def generate(self, params: Params, image: Float[Array, "B H W C"], given: Conditions, key: PRNGKeyArray) -> Array:
-        """Latents of whole clips, streamed block by block as a session does."""
+    shift: float = flow.SHIFT
+    text_drop: float = 0.1
+    context_noise: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        above(self, "config", 0, "shift")
+        within(self, "config", 0, 1, "text_drop", "context_noise")
+
+
+class StreamingStage(LatentStage):
+    """A stage whose student streams: held-out clips are made block by block, as a session does."""
+
+    def generate(self, params: Params, picture: Float[Array, "B H W C"], given: Conditions, key: PRNGKeyArray) -> Array:
+        """Latents of whole clips."""
         cfg = self.cfg.model
-        params = cast_kernels(params, cfg.precision.compute)
-        state = rollout.start(params, cfg, image, given.text, key, given.pose_weight)
-        size = cfg.stream.block * FRAMES_PER_LATENT
-        actions = given.actions.reshape(image.shape[0], -1, size, 13)
+        return rollout.join(rollout.video(cast_kernels(params, cfg.precision.compute), cfg, picture, given, key)[1])
 
-        def one(state: rollout.State, a: Array) -> tuple[rollout.State, Array]:
-            return rollout.step(params, cfg, state, a)
+    def check_inputs(self) -> None:
+        """See `LatentStage`; and the clips are whole blocks."""
+        block = self.cfg.model.stream.block
+        if self.length % block:
+            raise ConfigError(
+                f"config.frames={self.cfg.frames} are {self.length} latents, expected a multiple of "
+                f"model.stream.block={block}"
+            )
+        super().check_inputs()
 
-        latents = jax.lax.scan(one, state, jnp.moveaxis(actions, 1, 0))[1]
-        return jnp.moveaxis(latents, 0, 1).reshape(image.shape[0], -1, *image.shape[1:])
+
+class HybridForcingStage(SupervisedStage, StreamingStage):
+    """Clean blocks that memory holds, then noisy ones that fill the window (SPEC 5)."""
+
+    def draw_noisy_blocks(self, count: int, rng: Streams) -> tuple[Int[Array, "B"], Int[Array, "B W_"]]:
+        """How many clean blocks each of `count` clips begins with, and which latents are the noisy ones after them."""
+        block, window = self.cfg.model.stream.block, self.cfg.model.memory.window
+        clean_blocks = jax.random.randint(rng["clean_blocks"], (count,), 0, (self.length - window) // block + 1)
+        return clean_blocks, clean_blocks[:, None] * block + jnp.arange(window)
+
+    def mean_error(
+        self, error: Float[Array, "B W_"], index: Int[Array, "B W_"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The mean over noisy latents but the picture; and of the block that has its whole window in sight."""
+        counts = index > 0
+        last = error[:, -self.cfg.model.stream.block :].mean()
+        return (error * counts).sum() / counts.sum(), {"loss_last_block": last}
+
+    def noisy_velocity(
+        self,
+        params: Params,
+        latents: Float[Array, "B L H W C"],
+        noisy: Float[Array, "B W_ H W C"],
+        level: Float[Array, "B W_"],
+        given: Conditions,
+        clean_blocks: Int[Array, "B"],
+    ) -> Float[Array, "B W_ H W C"]:
+        """See `packed.noisy_velocity`."""
+        cfg = self.cfg.model
+        student = cast_kernels(params, cfg.precision.compute)
+        function = hybrid_forcing(cfg)
+        return function(student, cfg, latents, noisy, level, given, clean_blocks, checkpoint=self.cfg.recompute)
+
+    def check_inputs(self) -> None:
+        """See `StreamingStage`; and the clips are no shorter than the window."""
+        if self.length < self.cfg.model.memory.window:
+            raise ConfigError(
+                f"config.frames={self.cfg.frames} are {self.length} latents, expected at least "
+                f"model.memory.window={self.cfg.model.memory.window}"
+            )
+        super().check_inputs()
+
+
+def hybrid_forcing(cfg: RelicConfig):
+    """One packed pass where memory pools latents or nothing, two where it pools keys and values."""
+    pools_keys = cfg.memory.mode == "relic" and cfg.memory.compress == "kv"
+    return (two_pass if pools_keys else packed).noisy_velocity
+
+
+class CausalStage(HybridForcingStage):
+    """See `run.Stage`."""
+
+    cfg: CausalConfig
+
+    def loss(self, params: Params, batch: Mapping[str, Array], rng: Streams) -> tuple[Float[Array, ""], Scalars]:
+        """Squared error of the noisy blocks' velocity."""
+        cfg = self.cfg
+        given = drop(conditions(batch, cfg.model), rng, text=cfg.text_drop, pose=cfg.pose_drop)
+        clean = batch["latents"].astype(jnp.float32)
+        clean_blocks, index = self.draw_noisy_blocks(clean.shape[0], rng)
+        target = jnp.take_along_axis(clean, index[..., None, None, None], axis=1)
+        block, window = cfg.model.stream.block, cfg.model.memory.window
+        level = levels(rng, clean.shape[0], window // block, block, cfg.context_noise, cfg.shift)
+        level = jnp.where(index == 0, 0, level)
+        noise = jax.random.normal(rng["noise"], target.shape)
+        noisy = flow.add_noise(target, noise, level)
+        v = self.noisy_velocity(params, clean, noisy, level, given, clean_blocks)
+        return self.mean_error(((v - flow.velocity(target, noise)) ** 2).mean(axis=(2, 3, 4)), index)
 
 
 def levels(
-    key: PRNGKeyArray, count: int, blocks: int, block: int, context_noise: float, shift: float
+    rng: Streams, count: int, blocks: int, block: int, context_noise: float, shift: float
 ) -> Float[Array, "B W_"]:
-    """A noise level for each block, spread over its latents.
-
-    Every block is drawn on its own. For half of the samples the blocks before the last are nearly clean
-    instead, up to `context_noise`: what the last block sees in the stream is clean but not flawless.
-    """
-    keys = jax.random.split(key, 3)
-    own = flow.shift(jax.random.uniform(keys[0], (count, blocks)), shift)
-    context = jax.random.uniform(keys[1], (count, blocks), maxval=context_noise)
-    streaming = jax.random.bernoulli(keys[2], 0.5, (count, 1)) & (jnp.arange(blocks) < blocks - 1)
+    """A noise level for each block, the same for its latents; see `CausalConfig.context_noise`."""
+    own = flow.shift(jax.random.uniform(rng["level"], (count, blocks)), shift)
+    context = jax.random.uniform(rng["context_level"], (count, blocks), maxval=context_noise)
+    streaming = jax.random.bernoulli(rng["streaming"], 0.5, (count, 1)) & (jnp.arange(blocks) < blocks - 1)
     return jnp.repeat(jnp.where(streaming, context, own), block, axis=1)
-
-
-def make(cfg: TrainConfig) -> CausalStage:
-    """The stage, after the checks that need no compilation.
-
-    Raises:
-      ConfigError: the clips are no whole blocks, or shorter than the window.
-      InputError: see `latent_stage.arguments`.
-    """
-    block, window = cfg.model.stream.block, cfg.model.memory.window
-    length = cfg.model.vae.latents_of(cfg.frames)
-    if length % block or length < window:
-        raise ConfigError(
-            f"config.frames={cfg.frames} are {length} latents, expected a multiple of model.stream.block={block} and "
-            f"at least model.memory.window={window}"
-        )
-    return CausalStage(*arguments(cfg, cfg.causal.vae))

@@ -1,7 +1,7 @@
 """Checkpoints of a training run (Orbax), and the weights taken from one or from a safetensors file.
 
 workdir/config.json          the configuration that the run was started with
-workdir/checkpoints/<step>/  params, ema, opt_state, extra (trees of arrays; extra where a stage has it),
+workdir/checkpoints/<step>/  params, ema, opt_state, and of distillation critic, critic_opt_state (trees of arrays);
                              data (the iterator's state, JSON)
 """
 
@@ -20,9 +20,9 @@ from relic_jax.config import ConfigError, first_difference, from_config_dict
 from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.module import Params
-from relic_jax.train.host import place_like
+from relic_jax.parallel.placement import place_like
 
-_TREES = ("params", "ema", "opt_state", "extra")
+_TREES = ("params", "ema", "opt_state", "critic", "critic_opt_state")
 
 
 class Checkpoints:
@@ -46,7 +46,7 @@ class Checkpoints:
 
         Args:
           step: steps done.
-          trees: `params`, `ema`, `opt_state`, and `extra` if there is any.
+          trees: the state's, by name (`run.State.trees`).
           data: the data iterator's state, of types that JSON holds.
         """
         saved = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}

@@ -1,32 +1,21 @@
-"""What the latent-space stages share: conditions of a batch of encoded clips, and pictures of what a model makes."""
+"""A batch of encoded clips as what a model is told about it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array
 
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses as camera_poses
 from relic_jax.config import RelicConfig
-
-AGO = 32  # frames: what is nearer in time, the window may still hold
-NEAR_STEPS, NEAR_DEGREES = 1.5, 3.0
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Conditions:
-    """All that a model is told about a batch of clips besides its latents. Batches may be stacked on leading axes."""
-
-    text: Float[Array, "*S B M Dt"]
-    actions: Float[Array, "*S B L 52"]
-    poses: Float[Array, "*S B L 48"]
-    pose_weight: Float[Array, "*S B"]
+from relic_jax.models.conditioning import Conditions
+from relic_jax.rng import Streams
 
 
 def conditions(batch: Mapping[str, Array], cfg: RelicConfig) -> Conditions:
@@ -37,42 +26,36 @@ def conditions(batch: Mapping[str, Array], cfg: RelicConfig) -> Conditions:
     """
     scale = cfg.stream.translation_unit / batch["unit"]
     positions = batch["positions"] * scale[:, None, None]
-    return Conditions(
-        text=batch["text"].astype(jnp.float32),
-        actions=camera_actions.action_features(batch["actions"]),
-        poses=camera_poses.pose_features(batch["rotations"], positions),
-        pose_weight=jnp.ones((positions.shape[0],), jnp.float32),
+    return Conditions.of(
+        batch["text"].astype(jnp.float32),
+        camera_actions.action_features(batch["actions"]),
+        camera_poses.pose_features(batch["rotations"], positions),
     )
 
 
-def revisits(batch: Mapping[str, Array], stride: int, horizon: int, first: int) -> Bool[Array, "B L"]:
-    """The latents whose last frame looks from where the camera has looked early in the clip, long enough ago.
-
-    What they show is known from then, whatever else the clip shows. Long enough is AGO frames; the same place is
-    within NEAR_STEPS of the clip's mean steps and NEAR_DEGREES.
-
-    Args:
-      stride: frames a latent; latent i ends with frame i * stride.
-      horizon: latents; what lies farther back, memory has dropped.
-      first: latents; what was first seen after them, a stream may have shown otherwise than the clip does.
-    """
-    rotations, positions = batch["rotations"], batch["positions"]
-    now = jnp.arange(0, positions.shape[1], stride)
-    cosine = (jnp.einsum("blij,btij->blt", rotations[:, now], rotations) - 1) / 2
-    distance = jnp.linalg.norm(positions[:, now, None] - positions[:, None], axis=-1)
-    near = distance < NEAR_STEPS * batch["unit"][:, None, None]
-    ago = now[:, None] - jnp.arange(positions.shape[1])
-    early = jnp.arange(positions.shape[1]) <= (first - 1) * stride
-    remembered = (ago >= AGO) & (ago < horizon * stride) & early
-    return (near & (cosine > np.cos(np.deg2rad(NEAR_DEGREES))) & remembered).any(-1)
-
-
-def drop(given: Conditions, key: PRNGKeyArray, text: float, pose: float) -> Conditions:
-    """Withholds the text (zeros, as padding is) and the poses of some samples, independently."""
-    keys = jax.random.split(key)
+def drop(given: Conditions, rng: Streams, *, text: float = 0.0, pose: float = 0.0) -> Conditions:
+    """Withholds the text (zeros, as padding is) and the poses of shares of the samples, independently."""
     batch = given.text.shape[:1]
-    keep_text = jax.random.bernoulli(keys[0], 1 - text, batch)
-    keep_pose = jax.random.bernoulli(keys[1], 1 - pose, batch)
-    return dataclasses.replace(
-        given, text=given.text * keep_text[:, None, None], pose_weight=keep_pose.astype(jnp.float32)
-    )
+    if text:
+        kept = jax.random.bernoulli(rng["text_drop"], 1 - text, batch)
+        given = dataclasses.replace(given, text=given.text * kept[:, None, None])
+    if pose:
+        kept = jax.random.bernoulli(rng["pose_drop"], 1 - pose, batch)
+        given = dataclasses.replace(given, pose_weight=kept.astype(jnp.float32))
+    return given
+
+
+def shapes(model: RelicConfig, frames: int, batch: int, *, timesteps: int = 0) -> dict[str, Any]:
+    """The shapes of such a batch; with `timesteps`, of trajectories kept at so many."""
+    latents = (model.vae.latents_of(frames), *model.latent_size, model.dit.latent_channels)
+    fields = {
+        "latents": latents,
+        "text": (model.dit.text_len, model.dit.text_dim),
+        "actions": (frames, len(camera_actions.ACTIONS)),
+        "rotations": (frames, 3, 3),
+        "positions": (frames, 3),
+        "unit": (),
+    }
+    if timesteps:
+        fields |= {"trajectory": (latents[0], timesteps, *latents[1:]), "timesteps": (timesteps,)}
+    return {name: jax.ShapeDtypeStruct((batch, *shape), np.float32) for name, shape in fields.items()}

@@ -14,38 +14,35 @@ import dataclasses
 import resource
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tqdm
 from jaxtyping import PRNGKeyArray
 
-from relic_jax.config import ConfigError
-from relic_jax.models.module import Params
 from relic_jax.parallel import cluster, watch
 from relic_jax.parallel import mesh as meshes
+from relic_jax.parallel.placement import part_of_batch, place_batch, place_like
 from relic_jax.parallel.rules import constrain
-from relic_jax.train import checkpoint, metrics, sharded
-from relic_jax.train import optimizer as optimizers
-from relic_jax.train.host import Interruption, Prefetch, Silent, part_of_batch, place_batch, place_like
-from relic_jax.train.stage import Scalars, Stage, State, TrainConfig, Trainer
+from relic_jax.rng import streams
+from relic_jax.train import abstract, checkpoint, metrics
+from relic_jax.train.host import Interruption, Prefetch, Silent
+from relic_jax.train.run import Scalars, Stage, State
 
 _ALWAYS = ("loss", "gradient_norm")
 
 
-def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | float]:
+def train(stage: Stage, workdir: Path) -> dict[str, int | float]:
     """Trains `stage` in `workdir`, from its newest checkpoint if it has one.
 
     SIGTERM or SIGINT, on any process, saves a checkpoint and returns after the step in progress.
 
     Args:
-      cfg: the run; refused if the workdir holds checkpoints of another one.
-      stage: what is trained.
+      stage: what is trained; refused if the workdir holds checkpoints of another run.
       workdir: an existing folder: config.json, checkpoints/, metrics.jsonl, tensorboard/, samples/.
 
     Returns:
@@ -58,22 +55,24 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
       InputError: `cfg.init_from` doesn't fit the stage, or the mesh the devices.
       FloatingPointError: the loss or its gradient is not finite; the batch is in the workdir.
     """
-    begun = time.perf_counter()
+    begun, cfg = time.perf_counter(), stage.cfg
     several, first = jax.process_count() > 1, jax.process_index() == 0
     mesh = meshes.make(meshes.MeshShape.parse(cfg.mesh)) if cfg.mesh or several else None
     part = part_of_batch(mesh, cfg.batch)
-    init_key, step_key, sample_key = jax.random.split(jax.random.key(cfg.seed), 3)
+    keys = streams(jax.random.key(cfg.seed))
     batches = stage.batches(cfg.seed, part)
 
     with contextlib.ExitStack() as stack:
         if mesh is not None:
             stack.enter_context(jax.set_mesh(mesh))
-        trainer = stage.trainer(step_key) or supervised(cfg, stage, step_key)
+        shapes = stage.abstract()
+        frozen = stage.load(abstract.place(shapes.frozen, mesh))
+        step_once = make_step(stage, keys["steps"])
         checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir, cfg, cfg.keep)))
         if checkpoints.latest is None:
-            state = _begin(cfg, stage, trainer, init_key, mesh)
+            state = begin(stage, frozen, keys["weights"], mesh)
         else:
-            state, position = _restore(checkpoints, stage, trainer, init_key, mesh)
+            state, position = restore(stage, checkpoints, mesh)
             batches.set_state(position)
         done = int(state.step)
         writer = stack.enter_context(contextlib.closing(metrics.Writer(workdir, done) if first else Silent()))
@@ -90,7 +89,7 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
             with limit():
                 batch = cluster.together(lambda: next(feed))
                 # Returns before the device is done; on several processes, asking all whether to stop waits for it.
-                state, scalars = trainer.step(state, place_batch(mesh, batch, part))
+                state, scalars = step_once(state, frozen, place_batch(mesh, batch, part))
                 stop = cluster.any_process(bool(interruption.signal))
             log.note(step, batch, scalars)
             clock.tick()
@@ -101,10 +100,10 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
             if sampling or saving or step % cfg.log_every == 0:
                 log.write()
             if sampling:
-                values = stage.evaluate(state.ema, sample_key)
+                values = stage.evaluate(state.ema, frozen, keys["samples"])
                 writer.line(step, values)
                 writer.scalars(step, values)
-                writer.images(step, stage.sample(state.ema, sample_key))
+                writer.images(step, stage.sample(state.ema, frozen, keys["samples"]))
             if complete:
                 params, ema = (place_like(stage.finish(tree), tree) for tree in (state.params, state.ema))
                 state = dataclasses.replace(state, params=params, ema=ema)
@@ -126,41 +125,14 @@ def train(cfg: TrainConfig, stage: Stage, workdir: Path) -> dict[str, int | floa
     }
 
 
-def supervised(cfg: TrainConfig, stage: Stage, key: PRNGKeyArray) -> Trainer:
-    """One loss and one optimizer: how a stage is trained that has no trainer of its own."""
-    optimizer = optimizers.make(cfg, stage.decay_mask(jax.eval_shape(stage.init, key)))
-    step = make_step(stage, optimizer, cfg, key)
-    return Trainer(optimizer, lambda params: start(params, optimizer), step)
+def make_step(stage: Stage, key: PRNGKeyArray) -> Callable[[State, Any, dict[str, Any]], tuple[State, Scalars]]:
+    """The stage's step, jitted; the state it is given is donated. Random numbers follow from `key` and the step."""
+    shapes = stage.abstract().state
 
-
-def start(params: Params, optimizer: optax.GradientTransformation) -> State:
-    """The state before the first step."""
-    copy = jax.tree.map(jnp.copy, params)  # the step donates its state: no buffer may appear in it twice
-    return State(params=params, ema=copy, opt_state=optimizer.init(params), step=jnp.zeros((), jnp.int32))
-
-
-def make_step(
-    stage: Stage, optimizer: optax.GradientTransformation, cfg: TrainConfig, key: PRNGKeyArray
-) -> Callable[[State, dict[str, Any]], tuple[State, Scalars]]:
-    """One update, jitted; the state it is given is donated. `key` is folded with the step's number."""
-
-    keep = sharded.keeper(stage, optimizer)
-
-    def step(state: State, batch: dict[str, Any]) -> tuple[State, Scalars]:
+    def step(state: State, frozen: Any, batch: dict[str, Any]) -> tuple[State, Scalars]:
         batch = jax.tree.map(lambda x: constrain(x, "batch"), batch)
-        (loss, scalars), gradient = jax.value_and_grad(stage.loss, has_aux=True)(
-            state.params, batch, jax.random.fold_in(key, state.step)
-        )
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = optimizers.average(state.ema, params, state.step, cfg.ema)
-        scalars = {
-            "loss": loss,
-            **scalars,
-            "gradient_norm": optax.tree.norm(gradient),
-            "learning_rate": jnp.asarray(optimizers.schedule(cfg)(state.step), jnp.float32),
-        }
-        return keep(State(params=params, ema=ema, opt_state=opt_state, step=state.step + 1)), scalars
+        state, scalars = stage.step(state, frozen, batch, streams(key, state.step))
+        return abstract.constrain(state, shapes), scalars
 
     return jax.jit(step, donate_argnums=0, compiler_options=stage.compiler_options or None)
 
@@ -186,8 +158,8 @@ class Log:
         """
         fetched = jax.device_get([scalars for _, _, scalars in self._pending])
         rows = [{name: float(value) for name, value in row.items()} for row in fetched]
-        measured = [_measured(row) for row in rows]
-        for (step, batch, _), row in zip(self._pending, measured, strict=True):
+        said = [measured(row) for row in rows]
+        for (step, batch, _), row in zip(self._pending, said, strict=True):
             self._writer.line(step, row)
             if not np.isfinite([row[name] for name in _ALWAYS]).all():
                 self._writer.flush()
@@ -198,15 +170,15 @@ class Log:
                     f"at step {step} the loss is {row['loss']} and its gradient's norm {row['gradient_norm']}; "
                     f"the batch is in {path}, the last checkpoint is kept"
                 )
-        names = dict.fromkeys(name for row in measured for name in row)
-        mean = {name: float(np.mean([row[name] for row in measured if name in row])) for name in names}
+        names = dict.fromkeys(name for row in said for name in row)
+        mean = {name: float(np.mean([row[name] for row in said if name in row])) for name in names}
         self._writer.scalars(self._pending[-1][0], mean)
         self._check(mean)
         self._bar.set_postfix(loss=f"{mean['loss']:.4g}", refresh=False)
         self._pending.clear()
 
 
-def _measured(row: dict[str, float]) -> dict[str, float]:
+def measured(row: dict[str, float]) -> dict[str, float]:
     """What a step has to say: loss and gradient always, of the rest what is no NaN."""
     return {name: value for name, value in row.items() if name in _ALWAYS or not np.isnan(value)}
 
@@ -231,67 +203,28 @@ class Clock:
         return (self._count - 1) / (time.perf_counter() - self._first) if self._count > 1 else 0.0
 
 
-def _begin(
-    cfg: TrainConfig,
-    stage: Stage,
-    trainer: Trainer,
-    key: PRNGKeyArray,
-    mesh: jax.sharding.Mesh | None,
-) -> State:
+def begin(stage: Stage, frozen: Any, key: PRNGKeyArray, mesh: jax.sharding.Mesh | None) -> State:
     """The state before the first step; on a mesh no device ever holds all of it."""
-    shapes = jax.eval_shape(stage.init, key)
-    if mesh is not None:
-        shapes = sharded.abstract({"params": shapes}, stage, trainer.optimizer, mesh)["params"]
-
-    def initialised() -> Params:
-        if mesh is None:
-            return stage.init(key)
-        return jax.jit(stage.init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))(key)
-
-    if not cfg.init_from:
-        params = initialised()
+    places = abstract.place(stage.abstract().state, mesh)
+    if stage.cfg.init_from:
+        params = checkpoint.load_params(stage.cfg.init_from, places.params)
+    elif mesh is None:
+        params = stage.weights(key)
     else:
-        params = checkpoint.load_params(cfg.init_from, shapes)
-        if cfg.fresh:
-            params = _renewed(params, initialised(), cfg.fresh)
+        params = jax.jit(stage.weights, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, places.params))(key)
     if mesh is None:
-        return trainer.start(params, *trainer.besides)
-    keep = sharded.keeper(stage, trainer.optimizer)
-    return jax.jit(lambda *weights: keep(trainer.start(*weights)))(params, *trainer.besides)
+        return stage.init(params, frozen)
+    return jax.jit(stage.init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, places))(params, frozen)
 
 
-def _renewed(params: Params, initial: Params, parts: Sequence[str]) -> Params:
-    """`params`, of which some parts are taken from `initial`: leaves whose dotted name begins with one of `parts`."""
-    used = set()
-
-    def choose(path: Any, old: jax.Array, new: jax.Array) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        found = {part for part in parts if f"{name}.".startswith(f"{part}.")}
-        used.update(found)
-        return new if found else old
-
-    chosen = jax.tree.map_with_path(choose, params, initial)
-    for part in parts:
-        if part not in used:
-            raise ConfigError(f"config.fresh has {part!r}: no weights are called so; there are {', '.join(params)}")
-    return chosen
-
-
-def _restore(
-    checkpoints: checkpoint.Checkpoints,
-    stage: Stage,
-    trainer: Trainer,
-    key: PRNGKeyArray,
-    mesh: jax.sharding.Mesh | None,
-) -> tuple[State, Any]:
-    abstract = jax.eval_shape(lambda *besides: trainer.start(stage.init(key), *besides).trees(), *trainer.besides)
-    if mesh is not None:
-        abstract = sharded.abstract(abstract, stage, trainer.optimizer, mesh)
-    trees, position = checkpoints.restore(abstract)
+def restore(stage: Stage, checkpoints: checkpoint.Checkpoints, mesh: jax.sharding.Mesh | None) -> tuple[State, Any]:
+    """The newest checkpoint's state, where the step leaves it (the program is compiled for that), and the data's."""
+    places = abstract.place(stage.abstract().state, mesh)
+    trees, position = checkpoints.restore(places.trees())
     step = jnp.asarray(checkpoints.latest, jnp.int32)
-    if mesh is not None:  # where the step leaves it: the program is compiled for that
-        step = jax.device_put(step, jax.NamedSharding(mesh, jax.P()))
-    return State(**trees, step=step), position
+    if mesh is not None:
+        step = jax.device_put(step, places.step.sharding)
+    return dataclasses.replace(places, **trees, step=step), position
 
 
 def _last_loss(workdir: Path, count: int) -> float:

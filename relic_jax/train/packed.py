@@ -16,9 +16,12 @@ This is for memory that pools latents (`memory.compress="latent"`); `train.two_p
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from relic_jax.config import RelicConfig
@@ -26,6 +29,8 @@ from relic_jax.diffusion import flow
 from relic_jax.memory import compress
 from relic_jax.memory.layout import Layout, layout
 from relic_jax.models import rope
+from relic_jax.models.attention import AttentionPattern, Heads, per_sample, static
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT, grid_angles, patchify, unpatchify
 from relic_jax.models.module import Params, bind
 from relic_jax.ops.attention import attention
@@ -37,11 +42,8 @@ def noisy_velocity(
     latents: Float[Array, "B L H W C"],
     noisy: Float[Array, "B W_ H W C"],
     level: Float[Array, "B W_"],
-    text: Float[Array, "B M Dt"],
-    actions: Float[Array, "B L 52"],
-    poses: Float[Array, "B L 48"],
+    conditions: Conditions,
     clean_blocks: Int[Array, "B"],
-    pose_weight: Float[Array, "B"] | None = None,
     *,
     checkpoint: bool = False,
 ) -> Float[Array, "B W_ H W C"]:
@@ -51,8 +53,9 @@ def noisy_velocity(
       latents: the clean clip; its first `clean_blocks` blocks are what the noisy ones remember.
       noisy: latents of the K = window / block blocks after them, each block at its own level.
       level: noise level of each noisy latent, 0 to 1.
-      actions, poses: conditioning features of the whole clip.
+      conditions: of the whole clip.
       clean_blocks: between 0 and L / block - K, for each sample.
+      checkpoint: recompute each layer's activations in the backward pass.
     """
     lay, block, patch = layout(cfg), cfg.stream.block, cfg.dit.patch
     rows, columns = lay.grid
@@ -72,22 +75,22 @@ def noisy_velocity(
         + [clean_latents + np.repeat(np.arange(window), lay.tokens_per_latent)]
     )
 
-    def pack(x: Array) -> Array:  # [B, L, F] -> [B, clean latents + W_, F]
-        return jnp.concatenate([x[:, :clean_latents], jnp.take_along_axis(x, picked[..., None], axis=1)], axis=1)
-
-    action, pose = model.conditioner(pack(actions), pack(poses), pose_weight)
+    past, now = conditions.at(slice(clean_latents)), conditions.at(picked)
+    packed = dataclasses.replace(
+        conditions,
+        actions=jnp.concatenate([past.actions, now.actions], axis=1),
+        poses=jnp.concatenate([past.poses, now.poses], axis=1),
+    )
     velocity, _ = model(
         jnp.concatenate(tokens, axis=1),
         jnp.pad(level * flow.STEPS, ((0, 0), (clean_latents, 0))),  # clean latents are at t = 0
-        model.embed_text(text),
-        action,
-        pose,
-        spread=lambda x: x[:, owner],
-        attend=_attend(
+        packed,
+        to_tokens=lambda x: x[:, owner],
+        attend=PackedAttention(
             _angles(cfg, lay, phases, picked),
-            ends,
-            lay.tokens_per_block,
-            jnp.asarray(ends)[clean_blocks],
+            visible=jnp.asarray(ends)[clean_blocks],
+            ends=tuple(ends.tolist()),
+            block_tokens=lay.tokens_per_block,
         ),
         checkpoint=checkpoint,
     )
@@ -108,22 +111,32 @@ def _angles(cfg: RelicConfig, lay: Layout, phases: list, picked: Int[Array, "B W
     )
 
 
-def _attend(angles: rope.Angles, ends: np.ndarray, block_tokens: int, visible: Int[Array, "B"]) -> Partial:
-    """Attention over the packed sequence, block by block; `visible` clean tokens belong to each sample's past."""
-    clean = int(ends[-1])
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PackedAttention(AttentionPattern):
+    """Attention over the packed sequence, block by block: clean blocks, then noisy ones.
 
-    def attend(
-        angles: rope.Angles, visible: Array, q: Array, k: Array, v: Array, _: None
-    ) -> tuple[Float[Array, "B N K d"], None]:
-        q, k = rope.rotate(q, angles), rope.rotate(k, angles)
+    Fields:
+      angles: of all packed tokens; the noisy ones stand at another time in every sample.
+      visible: how many of the clean tokens are each sample's past.
+      ends: clean tokens before each clean block, and in all.
+      block_tokens: of a noisy block.
+    """
+
+    angles: rope.Angles = per_sample()
+    visible: Int[Array, "B"] = per_sample()
+    ends: tuple[int, ...] = static()
+    block_tokens: int = static()
+
+    def __call__(self, q: Heads, k: Heads, v: Heads, cache: Any) -> tuple[Heads, Any]:
+        del cache
+        q, k = rope.rotate(q, self.angles), rope.rotate(k, self.angles)
         out = [
             attention(q[:, start:end], k[:, :end], v[:, :end])[0]
-            for start, end in zip(ends[:-1], ends[1:], strict=True)
+            for start, end in zip(self.ends[:-1], self.ends[1:], strict=True)
         ]
-        out.append(noisy_attention(q[:, clean:], k, v, visible, block_tokens))
+        out.append(noisy_attention(q[:, self.ends[-1] :], k, v, self.visible, self.block_tokens))
         return jnp.concatenate(out, axis=1), None
-
-    return Partial(attend, angles, visible)  # bound, not closed over: on a mesh each device has its own samples'
 
 
 def noisy_attention(

@@ -23,10 +23,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from relic_jax.config import RelicConfig
-from relic_jax.models.dit import DiT
-from relic_jax.models.module import Params, bind
+from relic_jax.models.conditioning import Conditions
+from relic_jax.models.module import Params
 from relic_jax.stream import rollout as stream
-from relic_jax.train.clips import Conditions
 
 Blocks = Float[Array, "blocks B L H W C"]
 
@@ -41,10 +40,7 @@ class Rollout:
 
     noisy: Float[Array, "*S blocks B L H W C"]  # given to the evaluation at which the rollout left off
     clean: Float[Array, "*S blocks B L H W C"]  # predicted by it; the very first latent is the picture
-    actions: Float[Array, "*S blocks B L 52"]
-    poses: Float[Array, "*S blocks B L 48"]
-    text: Float[Array, "*S B M Dt"]
-    pose_weight: Float[Array, "*S B"]
+    conditions: Conditions  # of the whole video
     exit_step: Int[Array, "*S"]  # the evaluation's number, the same for all blocks
 
     @property
@@ -52,17 +48,12 @@ class Rollout:
         """The whole video."""
         return stream.join(self.clean)
 
-    @property
-    def given(self) -> Conditions:
-        """The conditions of the whole video."""
-        return Conditions(self.text, stream.join(self.actions), stream.join(self.poses), self.pose_weight)
-
 
 def roll_out(
     params: Params,
     cfg: RelicConfig,
-    image: Float[Array, "B H W C"],
-    given: Conditions,
+    picture: Float[Array, "B H W C"],
+    conditions: Conditions,
     key: PRNGKeyArray,
     exit_step: Int[Array, ""],
 ) -> Rollout:
@@ -70,17 +61,10 @@ def roll_out(
 
     Args:
       params: the transformer's, kernels cast for compute.
-      image: latent 0. given: conditions of whole blocks, [B, blocks x L, ...].
+      picture: latent 0. conditions: of whole blocks, [B, blocks x L, ...].
     """
-    start = stream.start(params, cfg, image, given.text, key, given.pose_weight)
-    actions, poses = (stream.split(x, cfg.stream.block) for x in (given.actions, given.poses))
-
-    def block(state: stream.State, conditions: tuple[Array, Array]) -> tuple[stream.State, tuple[Array, Array]]:
-        noisy, clean = stream.denoise(params, cfg, state, *conditions, exit_step)
-        return stream.write(params, cfg, state, stream.Block(clean, *conditions)), (noisy, clean)
-
-    _, (noisy, clean) = jax.lax.scan(block, start, (actions, poses))
-    return Rollout(noisy, clean, actions, poses, given.text, given.pose_weight, exit_step)
+    noisy, clean = stream.video(params, cfg, picture, conditions, key, exit_step)
+    return Rollout(noisy, clean, conditions, exit_step)
 
 
 def replay_gradient(
@@ -97,21 +81,22 @@ def replay_gradient(
       The gradient in float32, and the latents as replayed: `rollout.clean`, bit for bit.
     """
 
-    def block(carry: tuple[stream.State, Params], inputs: tuple) -> tuple[tuple[stream.State, Params], Array]:
+    def block(
+        carry: tuple[stream.State, Params], conditions: Conditions, noisy: Array, clean: Array, score_grad: Array
+    ) -> tuple[tuple[stream.State, Params], Array]:
         state, total = carry
-        noisy, clean, actions, poses, score_grad = inputs
         # Keeping activations would change how the compiler fuses, and with it the last bits of the result: under
         # `jax.checkpoint` the forward pass is the rollout's own, and goes away where nobody asks for `replayed`.
-        evaluate = jax.checkpoint(lambda p: _last_evaluation(p, cfg, rollout, state, noisy, actions, poses, checkpoint))
+        evaluate = jax.checkpoint(lambda p: _last_evaluation(p, cfg, rollout, state, noisy, conditions, checkpoint))
         replayed, vjp = jax.vjp(evaluate, params)
         (gradient,) = vjp(score_grad)
         total = jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient)
-        state = stream.write(params, cfg, state, stream.Block(clean, actions, poses))
-        return (state, total), replayed
+        return (stream.write(params, cfg, state, clean, conditions), total), replayed
 
     nothing = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), params)
-    inputs = (rollout.noisy, rollout.clean, rollout.actions, rollout.poses, score_grads)
-    (_, gradient), replayed = jax.lax.scan(block, (_start(params, cfg, rollout), nothing), inputs)
+    stored = (rollout.noisy, rollout.clean, score_grads)
+    begin = (_start(cfg, rollout), nothing)
+    (_, gradient), replayed = stream.scan_blocks(cfg, block, begin, rollout.conditions, *stored)
     return gradient, replayed
 
 
@@ -124,23 +109,24 @@ def monolithic_gradient(
     """
 
     def video(p: Params) -> Blocks:
-        def block(state: stream.State, inputs: tuple) -> tuple[stream.State, Array]:
-            noisy, clean, actions, poses = inputs
-            replayed = _last_evaluation(p, cfg, rollout, state, noisy, actions, poses, checkpoint)
-            return stream.write(params, cfg, state, stream.Block(clean, actions, poses)), replayed
+        def block(
+            state: stream.State, conditions: Conditions, noisy: Array, clean: Array
+        ) -> tuple[stream.State, Array]:
+            replayed = _last_evaluation(p, cfg, rollout, state, noisy, conditions, checkpoint)
+            return stream.write(params, cfg, state, clean, conditions), replayed
 
-        inputs = (rollout.noisy, rollout.clean, rollout.actions, rollout.poses)
-        return jax.lax.scan(block, _start(params, cfg, rollout), inputs)[1]
+        begin = _start(cfg, rollout)
+        return stream.scan_blocks(cfg, block, begin, rollout.conditions, rollout.noisy, rollout.clean)[1]
 
     replayed, vjp = jax.vjp(video, params)
     (gradient,) = vjp(score_grads)
     return jax.tree.map(lambda g: g.astype(jnp.float32), gradient), replayed
 
 
-def _start(params: Params, cfg: RelicConfig, rollout: Rollout) -> stream.State:
+def _start(cfg: RelicConfig, rollout: Rollout) -> stream.State:
     """The state that the rollout began with, but for its key: a replay draws no noise."""
-    image = rollout.clean[0, :, 0]
-    return stream.start(params, cfg, image, rollout.text, jax.random.key(0), rollout.pose_weight)
+    given = rollout.conditions
+    return stream.start(cfg, rollout.clean[0, :, 0], given.text, jax.random.key(0), given.pose_weight)
 
 
 def _last_evaluation(
@@ -149,11 +135,8 @@ def _last_evaluation(
     rollout: Rollout,
     state: stream.State,
     noisy: Float[Array, "B L H W C"],
-    actions: Float[Array, "B L 52"],
-    poses: Float[Array, "B L 48"],
+    conditions: Conditions,
     checkpoint: bool,
 ) -> Float[Array, "B L H W C"]:
     """A block's clean latents as a function of the parameters, given the cache that it saw."""
-    state = dataclasses.replace(state, text=bind(DiT, cfg.dit, params).embed_text(rollout.text))
-    clean, _ = stream.predict(params, cfg, state, noisy, rollout.exit_step, actions, poses, checkpoint=checkpoint)
-    return clean
+    return stream.predict(params, cfg, state, noisy, rollout.exit_step, conditions, checkpoint=checkpoint)[0]

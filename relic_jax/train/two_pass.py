@@ -13,10 +13,12 @@ activations of 20 s at full resolution, which pooling is there to avoid, are nev
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from relic_jax.config import RelicConfig
@@ -24,6 +26,8 @@ from relic_jax.diffusion import flow
 from relic_jax.memory import cache as memory
 from relic_jax.memory.layout import layout
 from relic_jax.models import rope
+from relic_jax.models.attention import AttentionPattern, Heads, per_sample, static
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT, grid_angles, patchify, unpatchify
 from relic_jax.models.module import Params, bind
 from relic_jax.stream import rollout as stream
@@ -36,11 +40,8 @@ def noisy_velocity(
     latents: Float[Array, "B L H W C"],
     noisy: Float[Array, "B W_ H W C"],
     level: Float[Array, "B W_"],
-    text: Float[Array, "B M Dt"],
-    actions: Float[Array, "B L 52"],
-    poses: Float[Array, "B L 48"],
+    conditions: Conditions,
     clean_blocks: Int[Array, "B"],
-    pose_weight: Float[Array, "B"] | None = None,
     *,
     checkpoint: bool = False,
 ) -> Float[Array, "B W_ H W C"]:
@@ -49,41 +50,45 @@ def noisy_velocity(
     rows, columns = lay.grid
     window = noisy.shape[1]
     clean = latents.shape[1] - window if lay.capacity else 0
-    k, v, ends = pooled_memory(params, cfg, latents[:, :clean], text, actions[:, :clean], poses[:, :clean], pose_weight)
+    k, v, ends = pooled_memory(params, cfg, latents[:, :clean], conditions.at(slice(clean)))
     picked = clean_blocks[:, None] * lay.block + jnp.arange(window)
-
-    def pick(x: Array) -> Array:  # [B, L, F] -> [B, W_, F]
-        return jnp.take_along_axis(x, picked[..., None], axis=1)
-
-    def attend(
-        angles: rope.Angles, visible: Array, q: Array, k: Array, v: Array, past: tuple[Array, Array]
-    ) -> tuple[Float[Array, "B N K d"], None]:
-        q, k = rope.rotate(q, angles), rope.rotate(k, angles)
-        k, v = (jnp.concatenate([old.astype(new.dtype), new], axis=1) for old, new in zip(past, (k, v), strict=True))
-        return packed.noisy_attention(q, k, v, visible, lay.tokens_per_block), None
-
-    model = bind(DiT, cfg.dit, params)
-    velocity, _ = model(
+    velocity, _ = bind(DiT, cfg.dit, params)(
         patchify(noisy, patch),
         level * flow.STEPS,
-        model.embed_text(text),
-        *model.conditioner(pick(actions), pick(poses), pose_weight),
-        spread=lambda x: jnp.repeat(x, lay.tokens_per_latent, axis=1),
-        attend=Partial(attend, grid_angles(cfg.dit, picked, rows, columns), jnp.asarray(ends)[clean_blocks]),
+        conditions.at(picked),
+        to_tokens=lambda x: jnp.repeat(x, lay.tokens_per_latent, axis=1),
+        attend=RememberingAttention(
+            grid_angles(cfg.dit, picked, rows, columns), jnp.asarray(ends)[clean_blocks], lay.tokens_per_block
+        ),
         cache=(k, v),
         checkpoint=checkpoint,
     )
     return unpatchify(velocity, patch, window, rows, columns)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RememberingAttention(AttentionPattern):
+    """Noisy blocks see pooled memory, which is the cache, and each other.
+
+    Fields:
+      angles: of the noisy tokens, which stand at another time in every sample.
+      visible: how many tokens of memory are each sample's past.
+      block_tokens: of a noisy block.
+    """
+
+    angles: rope.Angles = per_sample()
+    visible: Int[Array, "B"] = per_sample()
+    block_tokens: int = static()
+
+    def __call__(self, q: Heads, k: Heads, v: Heads, cache: Any) -> tuple[Heads, Any]:
+        q, k = rope.rotate(q, self.angles), rope.rotate(k, self.angles)
+        k, v = (jnp.concatenate([old.astype(new.dtype), new], axis=1) for old, new in zip(cache, (k, v), strict=True))
+        return packed.noisy_attention(q, k, v, self.visible, self.block_tokens), None
+
+
 def pooled_memory(
-    params: Params,
-    cfg: RelicConfig,
-    latents: Float[Array, "B L H W C"],
-    text: Float[Array, "B M Dt"],
-    actions: Float[Array, "B L 52"],
-    poses: Float[Array, "B L 48"],
-    pose_weight: Float[Array, "B"] | None = None,
+    params: Params, cfg: RelicConfig, latents: Float[Array, "B L H W C"], conditions: Conditions
 ) -> tuple[Float[Array, "Z B S K d"], Float[Array, "Z B S K d"], Int[np.ndarray, "_"]]:
     """What the stream's memory holds of whole blocks once all of them have left the window; without gradient.
 
@@ -99,13 +104,13 @@ def pooled_memory(
         nothing = jnp.zeros((cfg.dit.layers, batch, 0, cfg.dit.heads, cfg.dit.head_dim))
         return nothing, nothing, ends
     params = jax.lax.stop_gradient(params)
-    start = stream.start(params, cfg, latents[:, 0], text, jax.random.key(0), pose_weight)
+    start = stream.start(cfg, latents[:, 0], conditions.text, jax.random.key(0), conditions.pose_weight)
 
-    def write(state: stream.State, block: tuple[Array, ...]) -> tuple[stream.State, tuple[Array, Array]]:
-        after = stream.write(params, cfg, state, stream.Block(*block))
+    def write(state: stream.State, conditions: Conditions, clean: Array) -> tuple[stream.State, tuple[Array, Array]]:
+        after = stream.write(params, cfg, state, clean, conditions)
         return after, memory.read_pending(after.cache, lay, state.block)
 
-    blocks = tuple(stream.split(x, lay.block) for x in (latents, actions, poses))
-    _, pooled = jax.lax.scan(write, start, blocks)  # [blocks, Z, B, coarse, K, d], as many as the largest block has
+    # [blocks, Z, B, coarse, K, d], as many as the largest block has
+    _, pooled = stream.scan_blocks(cfg, write, start, conditions, stream.split(latents, lay.block))
     k, v = (jnp.concatenate([x[i, :, :, : p.count] for i, p in enumerate(phases)], axis=2) for x in pooled)
     return k, v, ends

@@ -8,8 +8,8 @@ from absl import flags
 
 from relic_jax.data import builder, loader, shards
 from relic_jax.data.clip import Clip
-from relic_jax.data.part import Part
 from relic_jax.errors import InputError
+from relic_jax.parallel.part import Part
 
 CLIPS, FRAMES = 10, 13
 RECIPE = builder.Recipe(frames=FRAMES, height=8, width=16, seed=0)

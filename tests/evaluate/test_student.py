@@ -31,17 +31,18 @@ def write_teacher(path, dit: DiTConfig, stage: str = "teacher") -> str:
     return str(path)
 
 
-def test_both_are_judged_by_the_same_measures(tmp_path):
+def test_both_are_measured_alike(tmp_path):
     model = random_bundle(CFG)
     wider = dataclasses.replace(DIT, dim=64, ffn_dim=64, yarn_scale=2.0)
     teacher, frames = student.teacher(write_teacher(tmp_path / "t.safetensors", wider), model, steps=2, guidance=2.0)
     assert frames == 45 and teacher.model.config.dit == wider
     scenes = world.join([part for _, part in world.scenes(CFG, 2, 900_000_000, frames)])
-    judged = [student.judge(x, scenes, 0)[0] for x in (student.Contestant(model, generate.latents), teacher)]
-    assert judged[0].keys() == judged[1].keys() >= {"right_closer_fraction", "psnr_db", "frechet", "seconds_per_second"}
-    assert judged[0]["frechet_vae"] == judged[1]["frechet_vae"]
-    assert judged[0]["frechet"] != judged[1]["frechet"]
-    assert all(figures["seconds_per_second"] > 0 for figures in judged)
+    measured = [student.measure(x, scenes, 0)[0] for x in (student.Contestant(model, generate.latents), teacher)]
+    names = {"right_closer_fraction", "psnr_db", "frechet", "seconds_per_second"}
+    assert measured[0].keys() == measured[1].keys() >= names
+    assert measured[0]["frechet_vae"] == measured[1]["frechet_vae"]
+    assert measured[0]["frechet"] != measured[1]["frechet"]
+    assert all(figures["seconds_per_second"] > 0 for figures in measured)
 
 
 def test_a_bidirectional_model_sees_actions_text_and_poses_and_keeps_the_picture():

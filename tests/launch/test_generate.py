@@ -2,43 +2,21 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, TextConfig, VAEConfig, VideoConfig
-from relic_jax.models import bundle
-from tests.small import random_bundle
-
-ROOT = Path(__file__).parents[2]
-CFG = RelicConfig(
-    name="smallest",
-    video=VideoConfig(height=32, width=48),
-    dit=DiTConfig(dim=32, ffn_dim=48, heads=4, layers=1, freq_dim=16, text_len=8, text_dim=16, cond_dim=16),
-    vae=VAEConfig(base_dim=8, multipliers=(1, 2, 2), res_blocks=1, temporal_down=(True, True), patch_size=2),
-    text=TextConfig(vocab=128, dim=16, attention_dim=16, ffn_dim=24, heads=2, layers=1, length=8),
-    memory=MemoryConfig(horizon=16),
-    precision=RelicConfig.tiny().precision,
-)
+from tests.small import SMALLEST, launch, write_bundle
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model, its config file and a picture."""
     folder = tmp_path_factory.mktemp("generate")
-    wider = dataclasses.replace(CFG, dit=dataclasses.replace(CFG.dit, ffn_dim=64))
-    for name, cfg in (("model", CFG), ("wider", wider)):
-        bundle.save(folder / name, random_bundle(cfg), "")
-    (folder / "config.py").write_text(
-        "import json\nimport ml_collections\n\n\ndef get_config():\n"
-        f"    return ml_collections.ConfigDict(json.load(open({str(folder / 'model' / 'config.json')!r})))\n"
-    )
+    write_bundle(folder / "model", SMALLEST)
+    write_bundle(folder / "wider", dataclasses.replace(SMALLEST, dit=dataclasses.replace(SMALLEST.dit, ffn_dim=64)))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(folder / "picture.png")
     (folder / "broken.png").write_bytes(b"no picture")
@@ -47,13 +25,10 @@ def folder(tmp_path_factory):
 
 def generate(folder, out, **changed):
     flags = {
-        "config": folder / "config.py", "checkpoint": folder / "model", "image": folder / "picture.png",
+        "config": folder / "model.py", "checkpoint": folder / "model", "image": folder / "picture.png",
         "prompt": "a room with red walls", "actions": "w-8,wl-20,none-4", "out": out, **changed,
     }  # fmt: skip
-    return subprocess.run(
-        [sys.executable, "-m", "launch.generate", *(f"--{name}={value}" for name, value in flags.items())],
-        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
-    )  # fmt: skip
+    return launch("generate", *(f"--{name}={value}" for name, value in flags.items()))
 
 
 def test_a_whole_video(folder, tmp_path):
@@ -77,7 +52,7 @@ BAD = {
     "an unreadable picture": ({"image": "{folder}/broken.png"}, "broken.png': expected an image file that can be read"),
     "an unknown key": ({"actions": "w-8,x-8"}, "unknown key 'x'; valid keys are W, S, A, D, E, Q, I, K, J, L, O, U"),
     "an empty prompt": ({"prompt": " "}, "prompt is empty"),
-    "a folder that can't be written to": ({"out": "{folder}/config.py/out.mp4"}, "config.py"),
+    "a folder that can't be written to": ({"out": "{folder}/model.py/out.mp4"}, "model.py"),
     "a config field that doesn't exist": ({"config.memory.mood": "window"}, "mood"),
     "no checkpoint": ({"checkpoint": "{folder}"}, "config.json does not exist"),
     "a checkpoint that doesn't fit": ({"checkpoint": "{folder}/wider"}, "shape (1, 64), expected shape (1, 48)"),

@@ -13,7 +13,7 @@ from tests.train import encoded
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 from relic_jax.config import to_config_dict
-from relic_jax.train.trajectories import TrajectoryConfig
+from relic_jax.data.trajectories import TrajectoryConfig
 from tests.train import encoded
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,14 @@ import pytest
 
 from launch import plan_report, plan_tasks
 from relic_jax.config import RelicConfig, from_config_dict
+from relic_jax.data.trajectories import TrajectoryConfig
 from relic_jax.memory.layout import layout
+from relic_jax.models import module, vae
 from relic_jax.parallel import hardware, hlo
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.exchange import bytes_per_block
 from relic_jax.parallel.mesh import MeshShape
-from relic_jax.train.stage import TrainConfig
-from relic_jax.train.trajectories import TrajectoryConfig
+from relic_jax.train.distill import DistillConfig
 from tests.parallel.meshes import CFG, untyped
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +32,7 @@ H100 = hardware.find("h100")
 WIDE = dataclasses.replace(RelicConfig.wan_1_3b(), dit=dataclasses.replace(RelicConfig.wan_1_3b().dit, layers=2))
 
 _d, _f, _c = WIDE.dit.dim, WIDE.dit.ffn_dim, WIDE.dit.cond_dim
-# Two attentions, feed-forward, two doors; around the layers patches, text, time, conditions and head.
+# Two attentions, feed-forward, two injections; around the layers patches, text, time, conditions and head.
 _BLOCK = 8 * _d**2 + 2 * _d * _f + 2 * _c * _d
 _AROUND = 64 * _d + 4096 * _d + _d**2 + 256 * _d + _d**2 + 6 * _d**2 + 52 * _c + 48 * _c + 2 * _c**2 + 64 * _d
 MATRICES = WIDE.dit.layers * _BLOCK + _AROUND
@@ -102,20 +104,19 @@ def test_training_state_of_1_3b_width_holds_to_its_numbers(task):
     expected = {"weights": weights, "ema": weights, "optimizer": 2 * weights + counts, "batch": 4 * (clip + points)}
     if task == "distill":
         expected |= {"critic": 3 * weights + counts, "teacher": weights}
+    decoder = jax.tree.leaves(module.abstract(vae.VAE, WIDE.vae))
+    expected["vae"] = 4 * sum(leaf.size for leaf in decoder)  # copied to each device, for the samples
     assert held == expected
 
 
-def test_distillation_has_the_arguments_of_its_step_whatever_its_options():
-    spec = importlib.util.spec_from_file_location("means", ROOT / "configs" / "tiny_distill_means.py")
-    file = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(file)
-    run = from_config_dict(TrainConfig, file.get_config())
-    assert run.distill.openings and run.distill.judged_latents and run.distill.steadiness_bands
+def test_a_runs_config_is_planned_as_it_is():
+    cfg = from_config_dict(DistillConfig, runpy.run_path(ROOT / "configs" / "tiny_distill.py")["get_config"]("10s"))
     mesh = meshes.make(MeshShape.parse("fsdp=2,seq=4"))
     with untyped(), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        program = plan_tasks.TASKS["distill"](run, mesh, run.batch)
+        program = plan_tasks.TASKS["distill"](cfg, mesh, cfg.batch)
         state, _ = jax.eval_shape(program.function, *program.arguments)
     assert jax.tree.structure(state) == jax.tree.structure(program.arguments[0])
+    assert (program.calls, program.dear_every, program.trips) == (80, 5, 4)
 
 
 def test_trajectories_are_made_apart_and_cost_by_the_step():

@@ -104,7 +104,7 @@ def assert_same_trace(workdir, expected):
 def undisturbed(tmp_path_factory):
     """The run in one process, on eight devices."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    loop.train(toy_config.run(), toy_host.ToyOnHosts(), workdir)
+    loop.train(toy_host.ToyOnHosts(toy_config.run()), workdir)
     return workdir
 
 
@@ -155,7 +155,7 @@ def test_two_processes_go_on_and_one_stops_both(killed, undisturbed, tmp_path):
         assert job.wait() == [128 + signal.SIGTERM] * 2, job.said(0)
     stopped = checkpoint.read(str(workdir))[0]
     assert 14 <= stopped < 20 and rows(workdir)[-1]["step"] == stopped
-    result = loop.train(toy_config.run(), toy_host.ToyOnHosts(), workdir)  # in one process, on the old mesh
+    result = loop.train(toy_host.ToyOnHosts(toy_config.run()), workdir)  # in one process, on the old mesh
     assert result["steps"] == 20 and result["signal"] == 0
     assert_same_trace(workdir, undisturbed)
 
@@ -194,7 +194,7 @@ def test_other_ways_to_lose_a_process(tmp_path, number, lost):
     ],
 )
 def test_bad_input_is_said_alike_by_all(tmp_path, arguments, environment, sentence):
-    weights.save_safetensors(str(tmp_path / "wider.safetensors"), Toy(width=40).init(jax.random.key(0)))
+    weights.save_safetensors(str(tmp_path / "wider.safetensors"), Toy(width=40).weights(jax.random.key(0)))
     arguments = [text.replace("FOLDER", str(tmp_path)) for text in arguments]
     expected = f"error: {sentence.replace('FOLDER', str(tmp_path))}"
     with Job(tmp_path / "job", tmp_path / "run", 2, *arguments, **environment) as job:
@@ -205,21 +205,20 @@ def test_bad_input_is_said_alike_by_all(tmp_path, arguments, environment, senten
 DISTILL = """
 from relic_jax.config import to_config_dict
 from tests.small import frames_of
-from relic_jax.train.stage import DistillOptions, TrainConfig
+from relic_jax.train.distill import DistillConfig
+from relic_jax.train.optimizer import OptimizerConfig
+from relic_jax.train.terms import score
 from tests.train import encoded
 
 
 def get_config():
-    student = "FOLDER/student.safetensors"
+    student, adam = "FOLDER/student.safetensors", OptimizerConfig(learning_rate=1e-4, betas=(0.0, 0.999))
     return to_config_dict(
-        TrainConfig(
-            stage="distill", model=encoded.model(), data="FOLDER/clips", data_val="FOLDER/clips", init_from=student,
-            steps=4, batch=4, frames=frames_of(6), learning_rate=1e-4, warmup=0, schedule="constant",
-            betas=(0.0, 0.999), mesh="data=2,fsdp=2", log_every=1, sample_every=100, save_every=2,
-            distill=DistillOptions(
-                vae="FOLDER/vae.safetensors", teacher=student, critic_learning_rate=1e-4, generator_every=2,
-                micro_batch=4,
-            ),
+        DistillConfig(
+            stage="distill", model=encoded.model(), vae="FOLDER/vae.safetensors", data="FOLDER/clips",
+            data_val="FOLDER/clips", init_from=student, steps=4, batch=4, micro_batch=4, frames=frames_of(6),
+            optimizer=adam, critic_optimizer=adam, terms={"score": score.Config(teacher=student)}, generator_every=2,
+            mesh="data=2,fsdp=2", log_every=1, sample_every=100, save_every=2,
         )
     )
 """

@@ -16,16 +16,18 @@ LENGTH = 6
 CONFIG = """
 from relic_jax.config import to_config_dict
 from tests.small import frames_of
-from relic_jax.train.stage import TeacherOptions, TrainConfig
+from relic_jax.train.optimizer import OptimizerConfig
+from relic_jax.train.teacher import TeacherConfig
 from tests.train import encoded
 
 
 def get_config():
     return to_config_dict(
-        TrainConfig(
-            stage="teacher", model=encoded.model(), data="{folder}/clips", data_val="{folder}/clips", steps=5, batch=2,
-            frames=frames_of({length}), learning_rate=1e-3, warmup=1, mesh="data=2", log_every=1, sample_every=1,
-            save_every=100, teacher=TeacherOptions(vae="{folder}/vae.safetensors"),
+        TeacherConfig(
+            stage="teacher", model=encoded.model(), vae="{folder}/vae.safetensors", data="{folder}/clips",
+            data_val="{folder}/clips", steps=5, batch=2, frames=frames_of({length}),
+            optimizer=OptimizerConfig(learning_rate=1e-3, warmup=1), mesh="data=2", log_every=1, sample_every=1,
+            save_every=100,
         )
     )
 """

@@ -12,13 +12,15 @@ from PIL import Image
 
 from relic_jax.config import from_config_dict
 from relic_jax.models import module, vae, weights
-from relic_jax.train import checkpoint, metrics, stage
+from relic_jax.train import checkpoint, metrics
+from relic_jax.train import run as runs
+from relic_jax.train.vae import VAERunConfig
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
-    "--config=configs/tiny_vae.py", "--config.model.video.height=16", "--config.model.video.width=24",
+    "--config=configs/tiny_vae.py:short", "--config.model.video.height=16", "--config.model.video.width=24",
     "--config.model.vae.base_dim=8", "--config.model.vae.multipliers=(1,)",
-    "--config.model.vae.temporal_down=()", "--config.batch=2", "--config.frames=3", "--config.warmup=1",
+    "--config.model.vae.temporal_down=()", "--config.batch=2", "--config.frames=3", "--config.optimizer.warmup=1",
 ]  # fmt: skip
 
 
@@ -59,9 +61,9 @@ def test_trains_and_reports(run):
 
 
 def test_latents_are_normalised_by_what_finish_measured(run):
-    cfg = from_config_dict(stage.TrainConfig, json.loads((run / "config.json").read_text()))
+    cfg = from_config_dict(VAERunConfig, json.loads((run / "config.json").read_text()))
     params = checkpoint.load_params(str(run), module.abstract(vae.VAE, cfg.model.vae))
-    batches = stage.make(cfg).batches(cfg.seed)
+    batches = runs.make(cfg).batches(cfg.seed)
     encode = jax.jit(lambda video: vae.encode_video(params, cfg.model.vae, video.astype(jnp.float32) / 127.5 - 1))
     latents = np.concatenate([encode(next(batches)["video"]) for _ in range(32)])
     latents = latents.reshape(-1, cfg.model.vae.latent_channels)
@@ -80,7 +82,7 @@ def test_another_configuration_is_refused(run):
 def test_export(run, tmp_path):
     done = launch("export", "weights", f"--workdir={run}", f"--out={tmp_path}/vae.safetensors", "--dtype=bfloat16")
     assert done.returncode == 0, done.stderr
-    cfg = from_config_dict(stage.TrainConfig, json.loads((run / "config.json").read_text()))
+    cfg = from_config_dict(VAERunConfig, json.loads((run / "config.json").read_text()))
     expected = module.abstract(vae.VAE, cfg.model.vae)
     exported = checkpoint.load_params(f"{tmp_path}/vae.safetensors", expected)
     for (name, got), (_, want) in zip(
@@ -114,11 +116,16 @@ def test_export_of_nothing(tmp_path):
     ("arguments", "sentence"),
     [
         (["--config.data_val={tmp}/none"], "{tmp}/none: expected a data set made by launch.prepare_data"),
-        (["--config.stage=teacher"], "config.stage=teacher needs options config.teacher and no other stage's"),
+        (["--config.stage=teacher"], "config.kl does not exist; config has "),
+        (["--config.stage=teach"], "config.stage='teach' is not one of vae, teacher, causal, ode, distill"),
+        (["--config.optimizer.kind=sgd"], "optimizer.kind='sgd' is not one of adamw, muon"),
+        (["--config.optimizer.schedule=linear"], "optimizer.schedule='linear' is not one of constant, cosine"),
+        (["--config=configs/tiny_vae.py:medium"], "configs/tiny_vae.py:medium: expected one of short, long"),
+        (["--config=configs/tiny_distill.py:10s", "--config.frames=161"], "161 are 41 latents, expected a multiple of"),
         (["--workdir={tmp}/file/run"], "the output folder {tmp}/file/run can't be made"),
         (["--json={tmp}/none/result.json"], "the folder {tmp}/none can't be written to"),
         (["--config=configs/tiny.py"], "config.dit does not exist; config has "),
-        (["--config={tmp}/short.py"], "{tmp}/short.py doesn't describe a TrainConfig"),
+        (["--config={tmp}/short.py"], "{tmp}/short.py doesn't describe a "),
     ],
 )
 def test_bad_input(tmp_path, arguments, sentence):

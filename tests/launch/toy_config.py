@@ -3,12 +3,13 @@
 import ml_collections
 
 from relic_jax.config import to_config_dict
-from relic_jax.train.stage import TrainConfig
+from relic_jax.train.vae import VAERunConfig
 from tests.train.toy import config
 
 
-def run() -> TrainConfig:
-    return config(mesh="data=2,fsdp=4", steps=20, warmup=2, save_every=4, log_every=1, sample_every=100)
+def run() -> VAERunConfig:
+    fast = {"mesh": "data=2,fsdp=4", "steps": 20, "save_every": 4, "log_every": 1, "sample_every": 100}
+    return config({"warmup": 2}, **fast)
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -6,7 +6,6 @@ They are forks of one, which saves imports. In FOLDER process i has i.pid, i.txt
 has ended). TOY_PAUSE: seconds before each batch. TOY_UNREADABLE="i,n": process i can't read its batch n.
 """
 
-import dataclasses
 import os
 import sys
 import time
@@ -16,10 +15,10 @@ import numpy as np
 
 from launch import cli, train
 from relic_jax.data import loader
-from relic_jax.data.part import WHOLE
 from relic_jax.errors import InputError
 from relic_jax.parallel import watch
-from relic_jax.train import collapse, stage
+from relic_jax.parallel.part import WHOLE
+from relic_jax.train import collapse, run
 from tests.train.toy import Toy
 
 
@@ -34,12 +33,10 @@ class Source:
         return {"x": x, "y": np.sin(x[:1])}
 
 
-@dataclasses.dataclass(frozen=True)
 class ToyOnHosts(Toy):
     """Weights are divided, rows are read by Grain."""
 
-    def logical_axes(self, params):
-        return {"hidden": {"w": ("embed", "mlp"), "b": ("mlp",)}, "out": {"w": ("embed", None)}, "mean": (None,)}
+    axes = {"hidden": {"w": ("embed", "mlp"), "b": ("mlp",)}, "out": {"w": ("embed", None)}, "mean": (None,)}
 
     def batches(self, seed, part=WHOLE):
         return Slow(loader._endless(Source(), None, 8, seed, 0, part))
@@ -60,8 +57,8 @@ class Slow:
 
 
 def main():
-    make = stage.make
-    stage.make = lambda cfg: ToyOnHosts() if cfg.stage == "vae" else make(cfg)
+    make = run.make
+    run.make = lambda cfg: ToyOnHosts(cfg) if cfg.stage == "vae" else make(cfg)
     collapse.LIMITS = dict.fromkeys(collapse.LIMITS, (0.0, np.inf))  # a student of random weights is unlike any clip
     with watch.failing_ends():
         cli.run(train.main)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from relic_jax.config import MemoryConfig, RelicConfig, StreamConfig
-from relic_jax.memory import cache, compress
+from relic_jax.memory import compress
 from relic_jax.memory.layout import CoarseGrid, layout
 
 
@@ -62,25 +62,6 @@ def test_sources_name_the_pooled_patch():
     pooled = latents[0, 1].reshape(2, 4, 3, 4, 16).mean((1, 3))
     np.testing.assert_allclose(tokens[24], pooled[:, :2].reshape(-1), rtol=1e-5, atol=1e-6)
     assert phase.latent[24] == 1 and phase.centre[:, 24].tolist() == [1.5, 1.5]
-
-
-def test_odd_sides_are_padded_by_their_edge():
-    x = jnp.arange(3.0).reshape(1, 1, 3, 1, 1) * jnp.ones((1, 1, 3, 2, 1))
-    np.testing.assert_allclose(compress.pool(x, 2)[0, 0, :, 0, 0], [0.5, 2.0])
-
-
-def test_ranges_while_the_ring_fills_and_after():
-    lay = layout(RelicConfig.tiny())
-
-    def at(blocks):
-        return cache.memory_range(lay, jnp.asarray(blocks)).tolist()
-
-    assert at(0) == [24, 24]
-    assert at(1) == [24, 24 + 34]
-    assert at(18) == [24, lay.memory]  # full: the picture is in its ring slot still
-    assert at(19) == at(1000) == [0, lay.memory]  # its own place now
-    assert cache.window_range(lay, jnp.asarray(0)).tolist() == [lay.memory, lay.memory]
-    assert cache.window_range(lay, jnp.asarray(9)).tolist() == [lay.memory, lay.size]
 
 
 def test_without_keeping_the_picture_it_has_no_place():

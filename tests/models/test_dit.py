@@ -9,6 +9,8 @@ import pytest
 
 from relic_jax.config import DiTConfig, RelicConfig
 from relic_jax.models import module
+from relic_jax.models.attention import BidirectionalAttention
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT, patchify, unpatchify
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -36,13 +38,9 @@ def _inputs(length=3, height=6, width=8, seed=0):
     def normal(*shape):
         return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
-    return dict(
-        latents=normal(2, length, height, width, 16),
-        t=jnp.asarray(rng.uniform(0, 1000, (2, length)), jnp.float32),
-        text=normal(2, CFG.text_len, CFG.text_dim),
-        actions=normal(2, length, 52),
-        poses=normal(2, length, 48),
-    )
+    latents, t = normal(2, length, height, width, 16), jnp.asarray(rng.uniform(0, 1000, (2, length)), jnp.float32)
+    text, actions, poses = normal(2, CFG.text_len, CFG.text_dim), normal(2, length, 52), normal(2, length, 48)
+    return dict(latents=latents, t=t, conditions=Conditions.of(text, actions, poses))
 
 
 def test_whole_model_matches_diffusers_with_a_timestep_per_latent(pair):
@@ -55,7 +53,7 @@ def test_whole_model_matches_diffusers_with_a_timestep_per_latent(pair):
         theirs = peer(
             torch.tensor(np.asarray(x["latents"])).permute(0, 4, 1, 2, 3),
             torch.tensor(np.repeat(x["t"], 12, axis=1)),  # a timestep per token is the form diffusers takes
-            torch.tensor(np.asarray(x["text"])),
+            torch.tensor(np.asarray(x["conditions"].text)),
         ).sample.permute(0, 2, 3, 4, 1)
     assert np.abs(np.asarray(ours)).max() > 0.5
     np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4, rtol=0)
@@ -64,9 +62,7 @@ def test_whole_model_matches_diffusers_with_a_timestep_per_latent(pair):
 def test_one_block_matches_diffusers(pair):
     import torch
 
-    from relic_jax.models import rope
     from relic_jax.models.dit import grid_angles
-    from relic_jax.ops.attention import attention
 
     peer, params = pair
     rng = np.random.default_rng(1)
@@ -83,7 +79,7 @@ def test_one_block_matches_diffusers(pair):
         zero,
         zero,
         lambda a: jnp.repeat(a, 12, axis=1),
-        lambda q, k, v, _: (attention(rope.rotate(q, angles), rope.rotate(k, angles), v)[0], None),
+        BidirectionalAttention(angles),
         None,
     )
     with torch.no_grad():
@@ -96,24 +92,34 @@ def test_conditioning_changes_no_bit_at_initialisation():
     params = module.init(DiT, CFG, jax.random.key(1))
     model = module.bind(DiT, CFG, params)
     x = _inputs()
-    plain = model.video(**x | {"actions": jnp.zeros_like(x["actions"]), "poses": jnp.zeros_like(x["poses"])})
+    plain = model.video(
+        **x | {"conditions": with_added(x, actions=-x["conditions"].actions, poses=-x["conditions"].poses)}
+    )
     assert (model.video(**x) == plain).all()
 
 
-def test_conditioning_enters_by_its_door_and_can_be_withheld():
+def with_added(x, **features):
+    """The inputs' conditions with something added to some of them."""
+    given = x["conditions"]
+    return dataclasses.replace(given, **{name: getattr(given, name) + more for name, more in features.items()})
+
+
+def test_conditioning_matters_once_it_is_learnt_and_poses_can_be_withheld():
     params = module.init(DiT, CFG, jax.random.key(1))
     for name in ("action", "pose"):
         kernel = params["blocks"][name]["proj"]["kernel"]
         params["blocks"][name]["proj"]["kernel"] = jax.random.normal(jax.random.key(2), kernel.shape)
     model = module.bind(DiT, CFG, params)
     x = _inputs()
-    whole = model.video(**x)
-    other_pose = x | {"poses": x["poses"] + 1}
-    other_action = x | {"actions": x["actions"] + 1}
-    assert jnp.abs(model.video(**other_pose) - whole).max() > 1e-3
-    assert jnp.abs(model.video(**other_action) - whole).max() > 1e-3
-    withheld = jnp.zeros((2,))
-    assert (model.video(**x, pose_weight=withheld) == model.video(**other_pose, pose_weight=withheld)).all()
+
+    def velocity(given):
+        return model.video(x["latents"], x["t"], given)
+
+    whole, other_pose = velocity(x["conditions"]), with_added(x, poses=1)
+    assert jnp.abs(velocity(other_pose) - whole).max() > 1e-3
+    assert jnp.abs(velocity(with_added(x, actions=1)) - whole).max() > 1e-3
+    withheld = [dataclasses.replace(given, pose_weight=jnp.zeros((2,))) for given in (x["conditions"], other_pose)]
+    assert (velocity(withheld[0]) == velocity(withheld[1])).all()
 
 
 def test_activation_checkpointing_changes_no_gradient():

@@ -1,12 +1,14 @@
 """Tokens and heads change places and nothing else happens: odd counts, bound arrays, gradients, odd heads."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 
 from relic_jax.errors import InputError
+from relic_jax.models.attention import AttentionPattern, per_sample, static
 from relic_jax.ops.attention import attention
 from relic_jax.parallel.exchange import Tokens, bytes_per_block
 from tests.parallel.meshes import compile_quickly, divided, make, relative_error
@@ -23,18 +25,29 @@ def inputs(count):
     return normal(count, HEADS * WIDTH), normal(LATENTS, HEADS * WIDTH), normal(5, HEADS, WIDTH), normal(count)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Gained(AttentionPattern):
+    """Self-attention to the tokens and a cache, keys kept; queries have a gain of each sample's own."""
+
+    gain: jax.Array = per_sample()
+    shared: jax.Array
+    twice: bool = static()
+
+    def __call__(self, q, k, v, cache):
+        keys, values = (jnp.concatenate([x, cache], axis=1) for x in (k, v))
+        factor = 2 if self.twice else 1
+        return attention(factor * q * self.gain[:, :, None, None] * self.shared, keys, values)[0], k
+
+
 def layer(count, x, per_latent, cache, gain):
-    """A caricature of a block: copies from latents, self-attention to itself and a cache, keys kept."""
+    """A caricature of a layer: copies from latents, self-attention to itself and a cache, keys kept."""
     owner = np.arange(count) * LATENTS // count
     tokens = Tokens(count)
-
-    def attend(gain, q, k, v, cache):
-        keys, values = (jnp.concatenate([x, cache], axis=1) for x in (k, v))
-        return attention(q * gain[:, :, None, None], keys, values)[0], k
-
-    spread, attend = tokens.spread(lambda a: a[:, owner], LATENTS), tokens.attend(Partial(attend, gain))
+    to_tokens = tokens.to_tokens(lambda a: a[:, owner], LATENTS)
+    attend = tokens.attend(Gained(gain, jnp.float32(0.5), twice=True))
     x = tokens.divide(x)
-    q = (x + spread(per_latent)).reshape(SAMPLES, -1, HEADS, WIDTH)
+    q = (x + to_tokens(per_latent)).reshape(SAMPLES, -1, HEADS, WIDTH)
     out, kept = attend(q, 2 * q, 3 * q, cache)
     return tokens.join(tokens.keep(out.reshape(x.shape))), kept
 
@@ -66,7 +79,7 @@ def test_heads_that_cannot_be_divided():
     mesh = make("tensor=2,seq=4")
     x = jnp.zeros((2, 8, 12, 4))
     with jax.set_mesh(mesh), pytest.raises(InputError, match="12 heads can't be divided over seq=4 x tensor=2 devices"):
-        jax.eval_shape(Tokens(8).attend(lambda q, k, v, cache: (q, None)), x, x, x, None)
+        jax.eval_shape(Tokens(8).attend(Gained(jnp.ones((2, 8)), jnp.float32(1), twice=False)), x, x, x, x)
 
 
 def test_few_samples_stay_whole():

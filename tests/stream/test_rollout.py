@@ -11,9 +11,10 @@ import pytest
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses as camera_poses
 from relic_jax.config import DiTConfig, MemoryConfig, PrecisionConfig, RelicConfig, StreamConfig, TextConfig
-from relic_jax.memory import cache as memory_cache
 from relic_jax.memory.layout import layout
 from relic_jax.models import rope
+from relic_jax.models.attention import AttentionPattern
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT, grid_angles, patchify
 from relic_jax.models.module import bind, init
 from relic_jax.stream import rollout
@@ -39,11 +40,11 @@ def config(mode="relic", compress="latent", block=2, window=4, horizon=10, **str
 
 @functools.cache
 def params():
-    """Random weights; the zero-initialised doors are opened so that actions and poses matter."""
+    """Random weights; the zero-initialised projections are filled so that actions and poses matter."""
     tree = init(DiT, DIT, jax.random.key(0))
     for name in ("action", "pose"):
-        door = tree["blocks"][name]["proj"]
-        door["kernel"] = 0.3 * jax.random.normal(jax.random.key(1), door["kernel"].shape)
+        projection = tree["blocks"][name]["proj"]
+        projection["kernel"] = 0.3 * jax.random.normal(jax.random.key(1), projection["kernel"].shape)
     return tree
 
 
@@ -59,7 +60,7 @@ def walk(blocks, cfg, seed=0):
 def begin(cfg, seed=3):
     keys = jax.random.split(jax.random.key(7))
     image = jax.random.normal(keys[0], (1, *cfg.latent_size, 16))
-    return rollout.start(params(), cfg, image, jax.random.normal(keys[1], (1, 4, 8)), jax.random.key(seed))
+    return rollout.start(cfg, image, jax.random.normal(keys[1], (1, 4, 8)), jax.random.key(seed))
 
 
 step = jax.jit(rollout.step, static_argnums=1)
@@ -83,13 +84,18 @@ def test_full_memory_equals_one_packed_block_causal_forward(block):
     length = blocks * block
     actions = walk(blocks, cfg)
     rotations, positions = camera_actions.poses_from_actions(actions, cfg.stream.translation_unit)
-    features = (camera_poses.group(actions), camera_poses.group(camera_poses.pose_vectors(rotations, positions)))
+    poses = camera_poses.group(camera_poses.pose_vectors(rotations, positions))
+    conditions = Conditions.of(state.text, camera_poses.group(actions), poses)
     model = bind(DiT, DIT, params())
     angles = grid_angles(DIT, jnp.arange(length), *lay.grid)
     owner = np.arange(length * lay.tokens_per_latent) // lay.tokens_per_block
     seen = owner[:, None] >= owner[None]
 
-    def attend(q, k, v, _):
+    class BlockCausal(AttentionPattern):
+        def __call__(self, q, k, v, _):
+            return attend(q, k, v)
+
+    def attend(q, k, v):
         q, k = rope.rotate(q, angles), rope.rotate(k, angles)
         logits = jnp.where(seen, jnp.einsum("bnkd,bskd->bkns", q, k) * DIT.head_dim**-0.5, -jnp.inf)
         return jnp.einsum("bkns,bskd->bnkd", jax.nn.softmax(logits), v), (k, v)
@@ -97,10 +103,9 @@ def test_full_memory_equals_one_packed_block_causal_forward(block):
     _, (k, v) = model(
         patchify(latents, 2),
         jnp.zeros((1, length)),
-        state.text,
-        *model.conditioner(*features),
-        spread=lambda x: jnp.repeat(x, lay.tokens_per_latent, axis=1),
-        attend=attend,
+        conditions,
+        to_tokens=lambda x: jnp.repeat(x, lay.tokens_per_latent, axis=1),
+        attend=BlockCausal(),
     )
     remembered = (blocks - 1) * lay.tokens_per_block
     for ours, packed in ((state.cache.k, k), (state.cache.v, v)):
@@ -146,11 +151,10 @@ def test_memory_reaches_what_the_window_has_lost(compress):
     def later(mode, first):
         cfg = config(mode, compress)
         state = begin(cfg)
-        block = rollout.Block(first, jnp.zeros((1, 2, 52)), jnp.zeros((1, 2, 48)))
-        state = rollout.write(params(), cfg, state, block)
+        still = Conditions.of(state.text, jnp.zeros((1, 2, 52)), jnp.zeros((1, 2, 48)))
+        state = rollout.write(params(), cfg, state, first, still)
         for _ in range(3):  # these are written as they are, so that only memory carries the difference
-            fixed = rollout.Block(jnp.ones((1, 2, 8, 12, 16)), jnp.zeros((1, 2, 52)), jnp.zeros((1, 2, 48)))
-            state = rollout.write(params(), cfg, state, fixed)
+            state = rollout.write(params(), cfg, state, jnp.ones((1, 2, 8, 12, 16)), still)
         return step(params(), cfg, state, walk(1, cfg))[1]
 
     a, b = (jax.random.normal(jax.random.key(i), (1, 2, 8, 12, 16)) for i in range(2))
@@ -169,15 +173,6 @@ def test_an_fp8_cache_changes_little(mode, compress):
     assert 0 < error < 0.01
 
 
-def test_an_fp8_cache_stores_what_is_too_large_as_its_largest():
-    cfg = dataclasses.replace(config(), precision=PrecisionConfig(compute="float32", cache="float8_e4m3fn"))
-    lay = layout(cfg)
-    values = jnp.full((DIT.layers, 1, lay.tokens_per_block, DIT.heads, DIT.head_dim), 1000.0).at[..., 0].set(-1000.0)
-    cache = memory_cache.write_window(memory_cache.init(cfg, lay, 1), lay, jnp.int32(0), values, values / 1000)
-    k, v = memory_cache.read_window(cache, lay, jnp.int32(0))
-    assert (k[..., 1:] == 448).all() and (k[..., 0] == -448).all() and (v[..., 0] == -1).all()
-
-
 def test_window_mode_has_no_memory():
     cfg = config("window")
     lay = layout(cfg)
@@ -188,7 +183,7 @@ def test_picture_is_the_first_latent_and_stays_clean():
     cfg = config()
     state = begin(cfg)
     _, latents = step(params(), cfg, state, walk(1, cfg))
-    assert (latents[:, 0] == state.image).all()
+    assert (latents[:, 0] == state.picture).all()
 
 
 @pytest.mark.parametrize("solver", ["renoise", "euler"])
@@ -218,3 +213,11 @@ def test_compressed_positions_and_counts_follow_the_schedule():
     past = lay.memory
     # Past the horizon everything is in use, the picture's own place included.
     assert (jnp.abs(state.cache.k[:, :, :past]).sum((0, 1, 3, 4)) > 0).all()
+
+
+@pytest.mark.parametrize("exit_step", [-1, 2])
+def test_an_evaluation_that_does_not_exist_is_refused(exit_step):
+    cfg, state = config(), begin(config())
+    still = Conditions.of(state.text, jnp.zeros((1, 2, 52)), jnp.zeros((1, 2, 48)))
+    with pytest.raises(ValueError, match=f"exit_step={exit_step}: there are 2 evaluations, counted from 0"):
+        rollout.denoise(params(), cfg, state, still, exit_step)

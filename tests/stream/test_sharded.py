@@ -42,7 +42,7 @@ def walk():
 
     params = random_weights()
     image, text = normal(BATCH, *CFG.latent_size, 16), normal(BATCH, CFG.dit.text_len, CFG.dit.text_dim)
-    state = rollout.start(params, CFG, image, text, jax.random.key(1))
+    state = rollout.start(CFG, image, text, jax.random.key(1))
     actions = jnp.asarray(np.eye(13)[rng.integers(0, 13, (BLOCKS, BATCH, 8))], jnp.float32)
     one = compile_quickly(jax.jit(rollout.step, static_argnums=1), params, CFG, state, actions[0])
     latents, last = [], state
@@ -58,7 +58,7 @@ def compiled(text):
     mesh, params = make(text), random_weights()
     image = jnp.zeros((BATCH, *CFG.latent_size, 16))
     words = jnp.zeros((BATCH, CFG.dit.text_len, CFG.dit.text_dim))
-    state = sharded.place_state(mesh, rollout.start(params, CFG, image, words, jax.random.key(1)))
+    state = sharded.place_state(mesh, rollout.start(CFG, image, words, jax.random.key(1)))
     with jax.set_mesh(mesh):
         placed, actions = sharded.place(mesh, CFG, params), divided(mesh, jnp.zeros((BATCH, 8, 13)))
         program = compile_quickly(sharded.step(mesh, CFG, BATCH), placed, state, actions)
@@ -124,12 +124,12 @@ def test_only_the_intended_is_exchanged(text):
 
 
 def test_a_session_can_begin_on_the_mesh(walk):
-    params, state, *_ = walk
+    _, state, *_ = walk
     mesh = make("data=2,seq=2,tensor=2")
     with jax.set_mesh(mesh):
         words = jax.random.normal(jax.random.key(3), (BATCH, CFG.dit.text_len, CFG.dit.text_dim))
-        begun = sharded.start(mesh, CFG, BATCH)(sharded.place(mesh, CFG, params), state.image, words, jax.random.key(1))
-    expected = rollout.start(params, CFG, state.image, words, jax.random.key(1))
+        begun = sharded.start(mesh, CFG, BATCH)(state.picture, words, jax.random.key(1))
+    expected = rollout.start(CFG, state.picture, words, jax.random.key(1))
     assert relative_error(begun.text, expected.text) < 1e-5
     for path, leaf in jax.tree_util.tree_leaves_with_path(begun):
         assert leaf.sharding.is_equivalent_to(jax.NamedSharding(mesh, sharded.state_spec(path, leaf)), leaf.ndim)

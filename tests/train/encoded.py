@@ -19,6 +19,7 @@ from relic_jax.config import (
 )
 from relic_jax.data import latents, shards
 from relic_jax.models import module, vae, weights
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT
 from tests.small import frames_of
 
@@ -48,6 +49,16 @@ def random_params(kind, cfg, scale=0.2, seed=0) -> module.Params:
     return jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(scale=scale, size=leaf.shape), leaf.dtype), module.abstract(kind, cfg)
     )
+
+
+def conditions(batch: int, latents: int) -> Conditions:
+    """Of nothing in particular."""
+    return Conditions.of(jnp.zeros((batch, 4, 8)), jnp.zeros((batch, latents, 52)), jnp.zeros((batch, latents, 48)))
+
+
+def bound(dit: DiTConfig, params: module.Params) -> DiT:
+    """A transformer to call."""
+    return module.bind(DiT, dit, params)
 
 
 def write(folder: Path, cfg: RelicConfig, length: int, clips: int = 4) -> None:

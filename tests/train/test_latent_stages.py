@@ -1,6 +1,7 @@
 """Teacher and causal stage on encoded clips: they learn, resume, measure, and refuse what can't be trained."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,11 @@ from relic_jax.config import ConfigError, DiTConfig, MemoryConfig, RelicConfig, 
 from relic_jax.data import builder, latents, loader, shards, workers
 from relic_jax.errors import InputError
 from relic_jax.models import weights
-from relic_jax.train import causal, loop, metrics, teacher
+from relic_jax.models.conditioning import Conditions
+from relic_jax.rng import streams
+from relic_jax.train import causal, loop, metrics, run, teacher
 from relic_jax.train import clips as train_clips
-from relic_jax.train import stage as stages
+from relic_jax.train.optimizer import OptimizerConfig
 from tests.small import random_bundle
 from tests.train import encoded
 
@@ -57,24 +60,21 @@ def data(tmp_path_factory):
 
 
 def config(data, name, **changed):
-    vae = str(data / "vae.safetensors")
-    options = {"teacher": stages.TeacherOptions(vae=vae), "causal": stages.CausalOptions(vae=vae)}[name]
-    return stages.TrainConfig(
+    kind = {"teacher": teacher.TeacherConfig, "causal": causal.CausalConfig}[name]
+    return kind(
         **{
             "stage": name,
             "model": MODEL,
+            "vae": str(data / "vae.safetensors"),
             "data": str(data / "encoded"),
             "data_val": str(data / "encoded"),
             "steps": 4,
             "batch": 2,
             "frames": FRAMES,
-            "learning_rate": 1e-3,
-            "optimizer": "muon",
-            "warmup": 1,
+            "optimizer": OptimizerConfig(kind="muon", learning_rate=1e-3, warmup=1, schedule="cosine"),
             "log_every": 1,
             "sample_every": 4,
             "save_every": 2,
-            name: options,
         }
         | changed
     )
@@ -86,80 +86,115 @@ def test_trains_and_resumes_exactly(data, name, tmp_path):
     straight, halved = tmp_path / "straight", tmp_path / "halved"
     for workdir in (straight, halved):
         workdir.mkdir()
-    loop.train(cfg, stages.make(cfg), straight)
-    begun = stages.make(cfg)
-    stopped = dataclasses.replace(begun, cfg=cfg)
+    loop.train(run.make(cfg), straight)
+    stopped = run.make(cfg)
     with pytest.raises(KeyboardInterrupt):  # stops hard at the third batch, after the checkpoint of step 2
-        object.__setattr__(stopped, "batches", lambda seed, part: encoded.Stopping(begun.batches(seed, part), 2))
-        loop.train(cfg, stopped, halved)
-    loop.train(cfg, stages.make(cfg), halved)
+        stopped.batches = lambda seed, part: encoded.Stopping(run.make(cfg).batches(seed, part), 2)
+        loop.train(stopped, halved)
+    loop.train(run.make(cfg), halved)
     assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
     rows = metrics.read(straight)
     assert {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
     assert list((straight / "samples").glob("*.png"))
 
 
+class Pass(NamedTuple):
+    """What a stage has asked of the transformer."""
+
+    noisy: jax.Array
+    level: jax.Array
+    given: Conditions
+    clean_blocks: jax.Array | None = None
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Both stages' transformers replaced by a function of a `Pass`."""
+
+    def replace(function):
+        def bidirectional(params, cfg, *, checkpoint=False):
+            return lambda noisy, level, given: function(Pass(noisy, level, given))
+
+        def hybrid(self, params, latents, noisy, level, given, clean_blocks):
+            return function(Pass(noisy, level, given, clean_blocks))
+
+        monkeypatch.setattr(teacher, "bidirectional", bidirectional)
+        monkeypatch.setattr(causal.CausalStage, "noisy_velocity", hybrid)
+
+    return replace
+
+
 @pytest.mark.parametrize("name", ["teacher", "causal"])
-def test_picture_takes_no_part_in_the_loss(data, name, monkeypatch):
+def test_picture_takes_no_part_in_the_loss(data, name, answer):
     """Whatever a model says of the first latent, which is always clean, costs nothing; of any other it does."""
-    made = stages.make(config(data, name, frames=13))  # a window of 4 latents: the causal stage begins at the picture
+    made = run.make(config(data, name, frames=13))  # a window of 4 latents: the causal stage begins at the picture
     batch = {k: jnp.asarray(v) for k, v in next(made.batches(0)).items()}
-    shape, levels = batch["latents"].shape, []
+    levels = []
 
     def loss_with_error_at(latent):
-        def velocity(*arguments, **_):
-            levels.append(arguments[3 if name == "teacher" else 4])
-            return jnp.zeros(shape).at[:, latent].set(100.0)
+        def velocity(asked):
+            levels.append(asked.level)
+            return jnp.zeros(asked.noisy.shape).at[:, latent].set(100.0)
 
-        monkeypatch.setattr(
-            teacher if name == "teacher" else causal, "velocity" if name == "teacher" else "noisy_velocity", velocity
-        )
-        return float(made.loss({}, batch, jax.random.key(5))[0])
+        answer(velocity)
+        return float(made.loss({}, batch, streams(jax.random.key(5)))[0])
 
     picture, last = loss_with_error_at(0), loss_with_error_at(3)
     assert picture < 10 and last > 1000
     assert (levels[0][:, 0] == 0).all() and (levels[0][:, 1:] > 0).all()
 
 
-def test_a_hidden_picture_is_noise_like_the_rest_and_counts(data, monkeypatch):
-    options = stages.TeacherOptions(vae=str(data / "vae.safetensors"), picture_drop=0.5)
-    made = stages.make(config(data, "teacher", frames=13, batch=4, teacher=options))
+def test_a_hidden_picture_is_noise_like_the_rest_and_counts(data, answer):
+    made = run.make(config(data, "teacher", frames=13, batch=4, picture_drop=0.5))
     batch = {k: jnp.asarray(v) for k, v in next(made.batches(0)).items()}
     hidden = []
 
-    def velocity(params, cfg, noisy, level, *_, **__):
-        shown = level[:, 0] == 0
-        assert (shown | (level[:, 0] == level[:, 1])).all() and (level[:, 1:] > 0).all()
-        np.testing.assert_array_equal(noisy[shown, 0], batch["latents"][shown, 0])
+    def velocity(asked):
+        shown = asked.level[:, 0] == 0
+        assert (shown | (asked.level[:, 0] == asked.level[:, 1])).all() and (asked.level[:, 1:] > 0).all()
+        np.testing.assert_array_equal(asked.noisy[shown, 0], batch["latents"][shown, 0])
         hidden.append(int((~shown).sum()))
-        return jnp.zeros(noisy.shape).at[:, 0].set(100.0)
+        return jnp.zeros(asked.noisy.shape).at[:, 0].set(100.0)
 
-    monkeypatch.setattr(teacher, "velocity", velocity)
+    answer(velocity)
     for key in range(40):
-        loss = float(made.loss({}, batch, jax.random.key(key))[0])
+        loss = float(made.loss({}, batch, streams(jax.random.key(key)))[0])
         pictures, latents = hidden[-1], 4 * 3 + hidden[-1]
         assert loss == pytest.approx(1e4 * pictures / latents, abs=10)
     assert 0.4 < np.mean(hidden) / 4 < 0.6
 
 
-@pytest.mark.parametrize("opening", [0.0, 0.5, 1.0])
-def test_the_opening_is_drawn_as_often_as_asked(data, opening, monkeypatch):
-    """Windows of 2 of 4 blocks begin at blocks 0, 1 or 2; an even draw gives each a third."""
-    options = stages.CausalOptions(vae=str(data / "vae.safetensors"), opening=opening)
-    made = stages.make(config(data, "causal", batch=4, causal=options))
+def test_each_condition_is_dropped_as_often_as_its_own_share_says(data, answer):
+    """A third of the texts and two thirds of the poses: swapped shares would be seen."""
+    for name in ("teacher", "causal"):
+        made = run.make(config(data, name, frames=13, batch=4, text_drop=1 / 3, pose_drop=2 / 3))
+        batch = {k: jnp.asarray(v) for k, v in next(made.batches(0)).items()}
+        without = []
+
+        def velocity(asked, without=without):
+            without.append(((asked.given.text == 0).all((1, 2)).mean(), (asked.given.pose_weight == 0).mean()))
+            return jnp.zeros_like(asked.noisy)
+
+        answer(velocity)
+        for key in range(100):
+            made.loss({}, batch, streams(jax.random.key(key)))
+        np.testing.assert_allclose(np.mean(without, axis=0), [1 / 3, 2 / 3], atol=0.08)
+
+
+def test_noisy_blocks_begin_anywhere_alike(data, answer):
+    """Windows of 2 of 4 blocks begin at blocks 0, 1 or 2."""
+    made = run.make(config(data, "causal", batch=4))
     batch = {k: jnp.asarray(v) for k, v in next(made.batches(0)).items()}
     drawn = []
 
-    def velocity(*arguments, **_):
-        drawn.extend(np.asarray(arguments[8]))
-        return jnp.zeros_like(arguments[3])
+    def velocity(asked):
+        drawn.extend(np.asarray(asked.clean_blocks))
+        return jnp.zeros_like(asked.noisy)
 
-    monkeypatch.setattr(causal, "noisy_velocity", velocity)
+    answer(velocity)
     for key in range(100):
-        made.loss({}, batch, jax.random.key(key))
-    first = opening + (1 - opening) / 3
-    expected = np.array([first, (1 - first) / 2, (1 - first) / 2])
-    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), expected, atol=0.08)
+        made.loss({}, batch, streams(jax.random.key(key)))
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), [1 / 3] * 3, atol=0.08)
 
 
 def test_conditions_rescale_positions_to_the_streams_unit():
@@ -176,13 +211,8 @@ def test_conditions_rescale_positions_to_the_streams_unit():
 
 
 def test_dropped_conditions_are_zero_and_independent():
-    given = train_clips.Conditions(
-        text=jnp.ones((2000, 1, 1)),
-        actions=jnp.ones((2000, 1, 52)),
-        poses=jnp.ones((2000, 1, 48)),
-        pose_weight=jnp.ones((2000,)),
-    )
-    dropped = train_clips.drop(given, jax.random.key(0), text=0.1, pose=0.3)
+    given = Conditions.of(jnp.ones((2000, 1, 1)), jnp.ones((2000, 1, 52)), jnp.ones((2000, 1, 48)))
+    dropped = train_clips.drop(given, streams(jax.random.key(0)), text=0.1, pose=0.3)
     text, pose = dropped.text[:, 0, 0] == 0, dropped.pose_weight == 0
     assert abs(text.mean() - 0.1) < 0.03 and abs(pose.mean() - 0.3) < 0.04
     assert abs((text & pose).mean() - 0.03) < 0.02
@@ -191,12 +221,12 @@ def test_dropped_conditions_are_zero_and_independent():
 
 def test_bad_input_before_any_compile(data):
     with pytest.raises(ConfigError, match=r"config\.frames=25 are 7 latents, expected a multiple of model\.stream"):
-        stages.make(config(data, "causal", frames=25))
+        run.make(config(data, "causal", frames=25))
     with pytest.raises(ConfigError, match=r"config\.frames=28: expected 4 L \+ 1 frames"):
-        stages.make(config(data, "teacher", frames=28))
+        run.make(config(data, "teacher", frames=28))
     with pytest.raises(InputError, match="expected clips of 16 latents|got one of 8"):
-        stages.make(config(data, "causal", frames=61))
-    with pytest.raises(InputError, match="config.teacher.vae is empty"):
-        stages.make(config(data, "teacher", teacher=stages.TeacherOptions()))
+        run.make(config(data, "causal", frames=61))
+    with pytest.raises(InputError, match="config.vae is empty"):
+        run.make(config(data, "teacher", vae=""))
     with pytest.raises(InputError, match="expected a data set made by launch.prepare_data"):
-        stages.make(config(data, "teacher", data_val=str(data / "none")))
+        run.make(config(data, "teacher", data_val=str(data / "none")))

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from relic_jax.config import ConfigError
+from relic_jax.data import trajectories
 from relic_jax.errors import InputError
-from relic_jax.train import loop, metrics, ode, trajectories
-from relic_jax.train import stage as stages
+from relic_jax.rng import streams
+from relic_jax.train import loop, metrics, ode, run
 from relic_jax.train.checkpoint import Checkpoints
+from relic_jax.train.optimizer import OptimizerConfig
 from tests.small import frames_of
 from tests.train import encoded
 
@@ -42,22 +44,21 @@ def data(tmp_path_factory):
 
 
 def config(folder, **changed):
-    return stages.TrainConfig(
+    return ode.OdeConfig(
         **{
             "stage": "ode",
             "model": MODEL,
+            "vae": str(folder / "vae.safetensors"),
             "data": str(folder / "trajectories"),
             "data_val": str(folder / "clips"),
             "init_from": str(folder / "student.safetensors"),
             "steps": 4,
             "batch": 2,
             "frames": FRAMES,
-            "learning_rate": 1e-3,
-            "warmup": 1,
+            "optimizer": OptimizerConfig(learning_rate=1e-3, warmup=1, schedule="cosine"),
             "log_every": 1,
             "sample_every": 4,
             "save_every": 2,
-            "ode": stages.OdeOptions(vae=str(folder / "vae.safetensors")),
         }
         | changed
     )
@@ -69,8 +70,7 @@ def test_trains_and_resumes_exactly(data, compress, tmp_path):
     straight, halved = tmp_path / "straight", tmp_path / "halved"
     for workdir in (straight, halved):
         workdir.mkdir()
-    stage = stages.make(cfg)
-    loop.train(cfg, stage, straight)
+    loop.train(run.make(cfg), straight)
 
     class Killed(ode.OdeStage):
         """Its batches end in an interruption, as a kill would end them, after the checkpoint of step 2."""
@@ -79,8 +79,8 @@ def test_trains_and_resumes_exactly(data, compress, tmp_path):
             return encoded.Stopping(super().batches(*arguments), 2)
 
     with pytest.raises(KeyboardInterrupt):
-        loop.train(cfg, Killed(stage.cfg, stage.vae, stage.held_out), halved)
-    loop.train(cfg, stages.make(cfg), halved)
+        loop.train(Killed(cfg), halved)
+    loop.train(run.make(cfg), halved)
     assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
     rows = metrics.read(straight)
     assert {"loss", "loss_last_block"} <= rows[0].keys() and {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
@@ -88,13 +88,13 @@ def test_trains_and_resumes_exactly(data, compress, tmp_path):
 
 def test_regresses_on_where_the_trajectory_ends(data, monkeypatch):
     """A model that knows the end costs nothing, one that is wrong by 1 costs 1, and the picture never counts."""
-    stage = stages.make(config(data, batch=4))
+    stage = run.make(config(data, batch=4))
     batch = {name: jnp.asarray(x) for name, x in next(stage.batches(0)).items()}
     block, window, path = MODEL.stream.block, MODEL.memory.window, np.asarray(batch["trajectory"])
     seen = []
 
     def loss(wrong, key, at=None):
-        def model(params, cfg, clean, noisy, level, text, actions, poses, clean_blocks, pose_weight, *, checkpoint):
+        def model(self, params, clean, noisy, level, given, clean_blocks):
             np.testing.assert_array_equal(clean, batch["latents"])
             check(*map(np.asarray, (noisy, level, clean_blocks)))
             index = clean_blocks[:, None] * block + jnp.arange(window)
@@ -110,15 +110,15 @@ def test_regresses_on_where_the_trajectory_ends(data, monkeypatch):
                     latent = first + i
                     if latent == 0:
                         assert level[b, i] == 0
-                        stop = 0  # the picture is itself everywhere
+                        stop = 0  # the picture is itself at every timestep
                     else:
                         assert float(level[b, i]) == pytest.approx(MODEL.stream.timesteps[stop] / 1000)
                         assert level[b, i] == level[b, i - i % block + 1], "one timestep a block"
                     np.testing.assert_array_equal(noisy[b, i], path[b, latent, stop])
                     seen.append((latent, stop))
 
-        monkeypatch.setattr(ode, "noisy_velocity", model)
-        return float(stage.loss({}, batch, jax.random.key(key))[0])
+        monkeypatch.setattr(ode.OdeStage, "noisy_velocity", model)
+        return float(stage.loss({}, batch, streams(jax.random.key(key)))[0])
 
     for key in range(6):
         assert loss(0.0, key) < 1e-9
@@ -130,18 +130,21 @@ def test_regresses_on_where_the_trajectory_ends(data, monkeypatch):
 
 def test_bad_input_before_any_compile(data):
     with pytest.raises(ConfigError, match="config.init_from is empty: stage ode starts from the weights"):
-        stages.make(config(data, init_from=""))
-    sentence = r"config.frames=%d are %d latents, expected a multiple of model.stream.block=2 between .*=4 and .*=10"
-    for frames, latents in ((25, 7), (5, 2), (45, 12)):
-        with pytest.raises(ConfigError, match=sentence % (frames, latents)):
-            stages.make(config(data, frames=frames))
+        run.make(config(data, init_from=""))
+    for frames, sentence in (
+        (25, "config.frames=25 are 7 latents, expected a multiple of model.stream.block=2"),
+        (5, "config.frames=5 are 2 latents, expected at least model.memory.window=4"),
+        (45, "config.frames=45 are 12 latents, expected at most model.memory.horizon=10"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            run.make(config(data, frames=frames))
     with pytest.raises(InputError, match="record 0: expected clips of 10 latents, got one of 8; 37 frames are wanted"):
-        stages.make(config(data, frames=37))
+        run.make(config(data, frames=37))
     with pytest.raises(InputError, match="trajectory, timesteps did not come"):
-        stages.make(config(data, data=str(data / "clips")))
+        run.make(config(data, data=str(data / "clips")))
     other = dataclasses.replace(MODEL, stream=dataclasses.replace(MODEL.stream, timesteps=(1000.0, 625.0)))
     with pytest.raises(InputError, match="kept at timesteps 1000, 937.5, 833.333, 625, model.* are 1000, 625"):
-        stages.make(config(data, model=other))
+        run.make(config(data, model=other))
     with pytest.raises(ConfigError, match="memory.horizon=9 must be a multiple of stream.block=2"):
         dataclasses.replace(MODEL, memory=dataclasses.replace(MODEL.memory, horizon=9))
 
@@ -150,7 +153,7 @@ def test_bad_input_before_any_compile(data):
 def test_a_missing_predecessor_is_said(data, tmp_path, path):
     cfg = config(data, init_from=str(data / path))
     with pytest.raises(InputError, match="none holds no weights|none.safetensors does not exist"):
-        loop.train(cfg, stages.make(cfg), tmp_path)
+        loop.train(run.make(cfg), tmp_path)
 
 
 def test_the_workdir_of_another_config_is_refused(data, tmp_path):
@@ -158,5 +161,6 @@ def test_the_workdir_of_another_config_is_refused(data, tmp_path):
     first = Checkpoints(tmp_path, cfg, 1)
     first.save(1, {name: {"a": np.zeros(1)} for name in ("params", "ema", "opt_state")}, {})
     first.close()
-    with pytest.raises(ConfigError, match="holds a run with config.learning_rate=0.001, this one has .*=0.002"):
-        loop.train(config(data, learning_rate=2e-3), stages.make(cfg), tmp_path)
+    faster = dataclasses.replace(cfg.optimizer, learning_rate=2e-3)
+    with pytest.raises(ConfigError, match="holds a run with config.optimizer.learning_rate=0.001, .* has .*=0.002"):
+        loop.train(run.make(config(data, optimizer=faster)), tmp_path)

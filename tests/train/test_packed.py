@@ -10,8 +10,10 @@ import pytest
 from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, StreamConfig, TextConfig
 from relic_jax.memory.layout import layout
 from relic_jax.models import module, rope
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT
 from relic_jax.models.module import init
+from relic_jax.rng import streams
 from relic_jax.train import packed
 from relic_jax.train.causal import levels
 
@@ -39,16 +41,14 @@ def inputs():
 
     params = init(DiT, DIT, next(keys))
     for name in ("action", "pose"):
-        door = params["blocks"][name]["proj"]
-        door["kernel"] = 0.3 * jax.random.normal(next(keys), door["kernel"].shape)
+        projection = params["blocks"][name]["proj"]
+        projection["kernel"] = 0.3 * jax.random.normal(next(keys), projection["kernel"].shape)
     level = jnp.repeat(jax.random.uniform(next(keys), (2, 2)), BLOCK, axis=1)
     return params, dict(
         latents=normal(LATENTS, 8, 12, 16),
         noisy=normal(WINDOW, 8, 12, 16),
         level=level,
-        text=normal(4, 8),
-        actions=normal(LATENTS, 52),
-        poses=normal(LATENTS, 48),
+        conditions=Conditions.of(normal(4, 8), normal(LATENTS, 52), normal(LATENTS, 48)),
         clean_blocks=jnp.array([1, 2]),
     )
 
@@ -71,16 +71,13 @@ def test_mask_is_the_literal_one_of_the_specification(monkeypatch):
     assert sizes == [24 + 2, 6 + 24, 48, 48]
     mask = np.stack([np.repeat(np.repeat(blocks[b], sizes, 0), sizes, 1) for b in (0, 1)]).astype(bool)
 
-    def dense(angles, *_):
-        def attend(q, k, v, _):
-            q, k = rope.rotate(q, angles), rope.rotate(k, angles)
-            logits = jnp.einsum("bnkd,bskd->bkns", q, k) * DIT.head_dim**-0.5
-            weights = jax.nn.softmax(jnp.where(mask[:, None], logits, -jnp.inf))
-            return jnp.einsum("bkns,bskd->bnkd", weights, v), None
+    def dense(self, q, k, v, _):
+        q, k = rope.rotate(q, self.angles), rope.rotate(k, self.angles)
+        logits = jnp.einsum("bnkd,bskd->bkns", q, k) * DIT.head_dim**-0.5
+        weights = jax.nn.softmax(jnp.where(mask[:, None], logits, -jnp.inf))
+        return jnp.einsum("bkns,bskd->bnkd", weights, v), None
 
-        return attend
-
-    monkeypatch.setattr(packed, "_attend", dense)
+    monkeypatch.setattr(packed.PackedAttention, "__call__", dense)
     literal = packed.noisy_velocity(params, cfg, **x)
     np.testing.assert_allclose(ours, literal, atol=2e-5)
 
@@ -115,8 +112,8 @@ def test_attention_weights_are_positive_where_the_literal_matrix_says():
     """Values that are a row of the identity each: what comes out are the weights themselves."""
     q, k = jax.random.normal(jax.random.key(0), (2, 2, 9, 1, 10))
     v = jnp.broadcast_to(jnp.eye(9, 10)[None, :, None], (2, 9, 1, 10))
-    angles = (jnp.ones((9, 5)), jnp.zeros((9, 5)))
-    attend = packed._attend(angles, np.array([0, 2, 5]), 2, jnp.array([2, 5]))
+    angles = (jnp.ones((2, 9, 5)), jnp.zeros((2, 9, 5)))
+    attend = packed.PackedAttention(angles, jnp.array([2, 5]), ends=(0, 2, 5), block_tokens=2)
     weights, _ = attend(q, k, v, None)
     for sample, matrix in LITERAL.items():
         expected = np.array([[int(x) for x in row] for row in matrix.split()])
@@ -133,15 +130,19 @@ def test_nothing_of_tokens_by_tokens_exists_at_full_size():
         "latents": (1, length, *shape),
         "noisy": (1, window, *shape),
         "level": (1, window),
-        "text": (1, 512, 4096),
-        "actions": (1, length, 52),
-        "poses": (1, length, 48),
+        "conditions": {"text": (1, 512, 4096), "actions": (1, length, 52), "poses": (1, length, 48)},
     }
-    inputs = {name: jax.ShapeDtypeStruct(size, jnp.float32) for name, size in abstract.items()}
+
+    def shaped(size):
+        return jax.ShapeDtypeStruct(size, jnp.float32)
+
+    inputs = jax.tree.map(shaped, abstract, is_leaf=lambda x: isinstance(x, tuple))
     inputs["clean_blocks"] = jax.ShapeDtypeStruct((1,), jnp.int32)
-    traced = jax.make_jaxpr(lambda params, x: packed.noisy_velocity(params, cfg, **x))(
-        module.abstract(DiT, cfg.dit), inputs
-    )
+
+    def run(params, x):
+        return packed.noisy_velocity(params, cfg, **x | {"conditions": Conditions.of(**x["conditions"])})
+
+    traced = jax.make_jaxpr(run)(module.abstract(DiT, cfg.dit), inputs)
     shapes = set(_shapes(traced.jaxpr))
     tokens = max(size for s in shapes for size in s[1:2] if len(s) == 3 and s[2] == cfg.dit.dim)
     assert 31_000 < tokens < 32_000  # the paper's 30K
@@ -180,7 +181,7 @@ def test_past_is_seen_and_future_is_not(mode):
 
 
 def test_levels_are_shared_by_a_block_and_often_nearly_clean_before_the_last():
-    level = np.asarray(levels(jax.random.key(0), 4000, 3, 2, 0.15, 5.0))
+    level = np.asarray(levels(streams(jax.random.key(0)), 4000, 3, 2, 0.15, 5.0))
     assert level.shape == (4000, 6)
     assert (level[:, 0::2] == level[:, 1::2]).all()
     nearly_clean = (level[:, :4] <= 0.15).all(1)

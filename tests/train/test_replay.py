@@ -1,17 +1,14 @@
 """The replayed gradient against that of the whole rollout; memory against the number of blocks."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT
-from relic_jax.models.module import bind
 from relic_jax.stream import rollout as stream
 from relic_jax.train import replay
-from relic_jax.train.clips import Conditions
 from tests.train.encoded import DIT, model, random_params
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -40,18 +37,17 @@ def conditions(length):
 @jax.jit(static_argnames="cfg")
 def whole_gradient(params, cfg, image, given, key, exit_step, score_grads):
     """By one differentiation of the rollout from noise on; only the last evaluation of each block has gradient."""
-    start = stream.start(params, cfg, image, given.text, key, given.pose_weight)
-    conditions = [stream.split(x, cfg.stream.block) for x in (given.actions, given.poses)]
+    size = cfg.stream.block
 
     def loss(p):
-        def block(state, conditions):
-            noisy, _ = stream.denoise(params, cfg, state, *conditions, exit_step)
-            read = dataclasses.replace(state, text=bind(DiT, cfg.dit, p).embed_text(given.text))
-            clean, _ = stream.predict(p, cfg, read, noisy, exit_step, *conditions)
-            made = stream.Block(jax.lax.stop_gradient(clean), *conditions)
-            return stream.write(params, cfg, state, made), clean
-
-        clean = jax.lax.scan(block, start, conditions)[1]
+        state, made = stream.start(cfg, image, given.text, key, given.pose_weight), []
+        for i in range(BLOCKS):
+            conditions = given.at(slice(i * size, (i + 1) * size))
+            noisy, _ = stream.denoise(params, cfg, state, conditions, exit_step)
+            clean, _ = stream.predict(p, cfg, state, noisy, exit_step, conditions)
+            state = stream.write(params, cfg, state, jax.lax.stop_gradient(clean), conditions)
+            made.append(clean)
+        clean = jnp.stack(made)
         return (score_grads * clean).sum(), clean
 
     return jax.grad(loss, has_aux=True)(params)

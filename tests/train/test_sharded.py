@@ -1,6 +1,5 @@
 """Training steps on eight virtual devices against the steps on one: results, where state lies, what is exchanged."""
 
-import dataclasses
 import functools
 
 import jax
@@ -13,11 +12,10 @@ from relic_jax.errors import InputError
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.parallel import hlo
-from relic_jax.train import loop, sharded
-from relic_jax.train import optimizer as optimizers
-from relic_jax.train.ode import OdeStage
-from relic_jax.train.stage import OdeOptions, TeacherOptions, TrainConfig
-from relic_jax.train.teacher import TeacherStage
+from relic_jax.train import abstract, loop
+from relic_jax.train.ode import OdeConfig, OdeStage
+from relic_jax.train.optimizer import OptimizerConfig
+from relic_jax.train.teacher import TeacherConfig, TeacherStage
 from tests.parallel.meshes import (
     BATCH,
     CFG,
@@ -40,25 +38,19 @@ CASES = [("teacher", mesh) for mesh in MESHES] + [
 ]
 
 
-def config(name):
-    # A small rate: Adam's first steps are signs, and where a gradient is all rounding those differ.
-    options = {"teacher": TeacherOptions(), "ode": OdeOptions()}[name]
-    return TrainConfig(
+def stage(name, **changed):
+    """Of a small rate: Adam's first steps are signs, and where a gradient is all rounding those differ."""
+    values = dict(
         stage=name, model=CFG, data="", data_val="", steps=2, batch=BATCH, frames=frames_of(LATENTS[name]),
-        learning_rate=1e-4, warmup=1, schedule="constant", recompute=True, **{name: options},
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup=1), recompute=True,
     )  # fmt: skip
-
-
-def stage(name):
-    return {"teacher": TeacherStage, "ode": OdeStage}[name](config(name), {}, {})
-
-
-def optimizer(name):
-    return optimizers.make(config(name), stage(name).decay_mask({}))
+    kinds = {"teacher": (TeacherConfig, TeacherStage), "ode": (OdeConfig, OdeStage)}
+    kind, of = kinds[name]
+    return of(kind(**values | changed))
 
 
 def make_step(name):
-    return loop.make_step(stage(name), optimizer(name), config(name), jax.random.key(4))
+    return loop.make_step(stage(name), jax.random.key(4))
 
 
 def batch(name):
@@ -75,10 +67,10 @@ def batch(name):
 @functools.cache
 def one_device(name):
     """State and scalars after each of two steps."""
-    state, made = loop.start(random_weights(), optimizer(name)), []
-    step = compile_quickly(make_step(name), state, batch(name))
+    state, made = stage(name).init(random_weights(), {}), []
+    step = compile_quickly(make_step(name), state, {}, batch(name))
     for _ in range(2):
-        state, scalars = step(state, batch(name))
+        state, scalars = step(state, {}, batch(name))
         made.append((jax.device_get(state.trees()), jax.device_get(scalars)))
     return made
 
@@ -86,12 +78,14 @@ def one_device(name):
 @functools.cache
 def compiled(name, text):
     """The program of a step on a mesh, and the state before the first."""
-    mesh = make(text)
+    mesh, of = make(text), stage(name)
+    with untyped():
+        places = jax.tree.map(lambda leaf: leaf.sharding, abstract.place(of.abstract_state(), mesh))
     with jax.set_mesh(mesh):
-        keep = sharded.keeper(stage(name), optimizer(name))
-        state = jax.jit(lambda params: keep(loop.start(params, optimizer(name))))(random_weights())
+        begin = jax.jit(lambda params: jax.tree.leaves(of.init(params, {})), out_shardings=jax.tree.leaves(places))
+        state = jax.tree.unflatten(jax.tree.structure(places), begin(random_weights()))
         given = {field: divided(mesh, x) for field, x in batch(name).items()}
-        program = compile_quickly(make_step(name), state, given)
+        program = compile_quickly(make_step(name), state, {}, given)
     return program, state
 
 
@@ -101,7 +95,7 @@ def test_step_equals_one_device(name, text):
     program, state = compiled(name, text)
     state = jax.tree.map(jnp.copy, state)
     for expected in one_device(name):
-        state, scalars = program(state, {field: divided(mesh, x) for field, x in batch(name).items()})
+        state, scalars = program(state, {}, {field: divided(mesh, x) for field, x in batch(name).items()})
         check_same((state, scalars), expected)
 
 
@@ -157,8 +151,8 @@ def test_no_activation_is_gathered(name, text):
 
 def test_bad_input():
     with pytest.raises(InputError, match="a batch of 8 can't be divided over data=1 x fsdp=3 devices"):
-        dataclasses.replace(config("teacher"), mesh="fsdp=3")
+        stage("teacher", mesh="fsdp=3")
     with pytest.raises(InputError, match="'rows' is no axis"):
-        dataclasses.replace(config("teacher"), mesh="rows=2")
+        stage("teacher", mesh="rows=2")
     with pytest.raises(InputError, match="cross_attention/k/bias: 128 heads can't be divided by the 5 devices"):
-        sharded.specs(stage("teacher"), optimizer("teacher"), {"data": 1, "fsdp": 1, "seq": 1, "tensor": 5})
+        abstract.specs(stage("teacher").parameters, {"data": 1, "fsdp": 1, "seq": 1, "tensor": 5})

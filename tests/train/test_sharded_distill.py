@@ -11,9 +11,10 @@ from jax.sharding import PartitionSpec as P
 from relic_jax.models import module
 from relic_jax.models.dit import DiT
 from relic_jax.parallel import hlo
-from relic_jax.train import openings, sharded
-from relic_jax.train.distill import DistillStage
-from relic_jax.train.stage import DistillOptions, TrainConfig
+from relic_jax.train import abstract, loop
+from relic_jax.train.distill import DistillConfig, DistillStage
+from relic_jax.train.optimizer import OptimizerConfig
+from relic_jax.train.terms import regression, score
 from tests.parallel.meshes import (
     BATCH,
     CFG,
@@ -30,66 +31,56 @@ from tests.small import frames_of
 
 LATENTS = 6  # three blocks: the last one has memory
 BLOCKS = LATENTS // CFG.stream.block
-RUN = TrainConfig(
-    stage="distill", model=CFG, data="", data_val="", steps=2, batch=BATCH, frames=frames_of(LATENTS),
-    learning_rate=1e-4, warmup=0, schedule="constant", betas=(0.0, 0.999), recompute=True,
-    distill=DistillOptions(critic_learning_rate=1e-4, generator_every=1, micro_batch=BATCH),
+ADAM = OptimizerConfig(learning_rate=1e-4, betas=(0.0, 0.999))
+STAGE = DistillStage(
+    DistillConfig(
+        stage="distill", model=CFG, data="", data_val="", steps=2, batch=BATCH, micro_batch=BATCH,
+        frames=frames_of(LATENTS), optimizer=ADAM, critic_optimizer=ADAM, generator_every=1, recompute=True,
+        terms={"score": score.Config(teacher=""), "regression": regression.Config(weight=0.5, latents=3)},
+    )
 )  # fmt: skip
-KEY = jax.random.key(4)
 # A program takes a minute to compile: the mesh that divides samples, tokens and weights stands for all in CI.
 EVERY_MESH = [pytest.param(text, marks=[] if text == "fsdp=2,seq=4" else pytest.mark.slow) for text in MESHES]
 
-OFFLOADED = "fsdp=8"  # there the teacher lies in the host's memory
+
+def make_step():
+    return loop.make_step(STAGE, jax.random.key(4))
 
 
-# Beside the clips openings, and in the state running means.
-MORE = dataclasses.replace(
-    RUN.distill, openings=2.0, openings_data="none", openings_batch=BATCH, openings_latents=4,
-    steadiness=5.0, steadiness_latents=2, steadiness_bands=2,
-)  # fmt: skip
-
-
-def stage_of(options):
-    return DistillStage(dataclasses.replace(RUN, distill=options), {}, clips(LATENTS), teacher={}, critic={})
-
-
-def batch_of(options):
-    return openings.join(clips(LATENTS), clips(options.openings_latents) if options.openings else {})
+def state_of(params, teacher):
+    """The state before the first step, but with a critic that differs from the teacher."""
+    return dataclasses.replace(STAGE.init(params, {"teacher": teacher}), critic=random_weights(2))
 
 
 @functools.cache
-def one_device(options=RUN.distill):
+def one_device():
     """State and scalars after a step."""
-    stage = stage_of(options)
-    given = stage.start(random_weights(), random_weights(2)), random_weights(1), batch_of(options)
-    state, scalars = compile_quickly(stage.make_step(KEY), *given)(*given)
+    frozen = {"teacher": random_weights(1), "vae": {}}
+    given = state_of(random_weights(), frozen["teacher"]), frozen, clips(LATENTS)
+    state, scalars = compile_quickly(make_step(), *given)(*given)
     return jax.device_get(state.trees()), jax.device_get(scalars)
 
 
 @functools.cache
-def compiled(text, options=RUN.distill):
+def compiled(text):
     """On a mesh: the program of a step, and what it is given."""
-    mesh, options = make(text), dataclasses.replace(options, offload_teacher=text == OFFLOADED)
-    shapes = sharded.placed(
-        mesh, module.abstract(DiT, CFG.dit), sharded.weights(CFG.dit, mesh.shape), on_host=options.offload_teacher
-    )
-    place = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-    teacher, critic = (jax.device_put(random_weights(seed), place) for seed in (1, 2))
-    stage = stage_of(options)
+    mesh = make(text)
+    with untyped():
+        places = jax.tree.map(lambda leaf: leaf.sharding, abstract.place(STAGE.abstract_state(), mesh))
+    frozen = {"teacher": jax.device_put(random_weights(1), places.critic), "vae": {}}
     with jax.set_mesh(mesh):
-        keep = sharded.keeper(stage, stage.optimizers[0])
-        state = jax.jit(lambda *weights: keep(stage.start(*weights)))(random_weights(), critic)
-        batch = {field: divided(mesh, x) for field, x in batch_of(options).items()}
-        program = compile_quickly(stage.make_step(KEY), state, teacher, batch)
-    return program, (state, teacher, batch)
+        begin = jax.jit(lambda *given: jax.tree.leaves(state_of(*given)), out_shardings=jax.tree.leaves(places))
+        state = jax.tree.unflatten(jax.tree.structure(places), begin(random_weights(), frozen["teacher"]))
+        batch = {field: divided(mesh, x) for field, x in clips(LATENTS).items()}
+        program = compile_quickly(make_step(), state, frozen, batch)
+    return program, (state, frozen, batch)
 
 
-@pytest.mark.parametrize("options", [RUN.distill, MORE], ids=["plain", "openings and running means"])
 @pytest.mark.parametrize("text", EVERY_MESH)
-def test_step_equals_one_device(text, options):
+def test_step_equals_one_device(text):
     """Adam without first moment: `mu` is the gradient, of the student by replay and of the critic."""
-    program, (state, *others) = compiled(text, options)
-    check_same(program(jax.tree.map(jnp.copy, state), *others), one_device(options))
+    program, (state, *others) = compiled(text)
+    check_same(program(jax.tree.map(jnp.copy, state), *others), one_device())
 
 
 @pytest.mark.parametrize("text", EVERY_MESH)
@@ -116,14 +107,14 @@ def test_nothing_is_gathered_but_weights(text):
 @pytest.mark.parametrize("text", EVERY_MESH)
 def test_critic_and_moments_lie_where_their_axes_say(text):
     mesh = make(text)
-    program, (state, teacher, _) = compiled(text)
+    program, (state, frozen, _) = compiled(text)
     with untyped():
         out = program.output_shardings[0]
     axes = jax.tree.leaves(module.logical_axes(DiT, CFG.dit), is_leaf=lambda x: isinstance(x, tuple))
     pieces = mesh.shape["fsdp"] * mesh.shape["seq"]
-    adam, adam_out = state.extra["opt_state"][1][0], out.extra["opt_state"][1][0]
-    critic = state.extra["critic"], out.extra["critic"]
-    for tree, after in ((teacher, None), critic, (adam.mu, adam_out.mu), (adam.nu, adam_out.nu)):
+    adam, adam_out = state.critic_opt_state[1][0], out.critic_opt_state[1][0]
+    critic = state.critic, out.critic
+    for tree, after in ((frozen["teacher"], None), critic, (adam.mu, adam_out.mu), (adam.nu, adam_out.nu)):
         for i, (names, leaf) in enumerate(zip(axes, jax.tree.leaves(tree), strict=True)):
             matrix = len([n for n in names if n != "layers"]) > 1
             sides = [
@@ -133,7 +124,5 @@ def test_critic_and_moments_lie_where_their_axes_say(text):
                 for n, size in zip(names, leaf.shape, strict=True)
             ]  # fmt: skip
             place = jax.NamedSharding(mesh, P(*sides))
-            if tree is teacher and text == OFFLOADED:
-                place = place.with_memory_kind("pinned_host")
             assert leaf.sharding.is_equivalent_to(place, leaf.ndim), (names, leaf.sharding)
             assert after is None or jax.tree.leaves(after)[i].is_equivalent_to(place, leaf.ndim)

@@ -1,6 +1,7 @@
 """Hybrid forcing where keys and values are pooled, and the packed pass, against the stream that they train for."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from relic_jax.memory.layout import layout
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT
 from relic_jax.stream import rollout
-from relic_jax.train import hybrid, two_pass
+from relic_jax.train import two_pass
+from relic_jax.train.causal import hybrid_forcing
 from tests.train.encoded import DIT, model, random_params
 
 pytestmark = pytest.mark.usefixtures("compile_once")
@@ -20,7 +23,11 @@ TIMESTEP = 2  # the third of four
 
 write = jax.jit(rollout.write, static_argnums=1)
 predict = jax.jit(rollout.predict, static_argnums=1)
-velocity = jax.jit(hybrid.noisy_velocity, static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def velocity(params, cfg, **inputs):
+    return hybrid_forcing(cfg)(params, cfg, **inputs)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +39,8 @@ def params():
 def clip():
     rng = np.random.default_rng(2)
     shapes = {"latents": (LATENTS, 4, 6, 4), "actions": (LATENTS, 52), "poses": (LATENTS, 48), "text": (4, 8)}
-    return {name: jnp.asarray(rng.normal(size=(BATCH, *shape)), jnp.float32) for name, shape in shapes.items()}
+    made = {name: jnp.asarray(rng.normal(size=(BATCH, *shape)), jnp.float32) for name, shape in shapes.items()}
+    return {"latents": made.pop("latents"), "conditions": Conditions.of(**made)}
 
 
 def unpooled(mode):
@@ -43,18 +51,18 @@ def unpooled(mode):
 
 def stream_of(params, cfg, clip, blocks):
     """The stream's state once so many blocks of the clip have been shown."""
-    state = rollout.start(params, cfg, clip["latents"][:, 0], clip["text"], jax.random.key(0))
-    parts = [rollout.split(clip[name], BLOCK) for name in ("latents", "actions", "poses")]
+    state = rollout.start(cfg, clip["latents"][:, 0], clip["conditions"].text, jax.random.key(0))
     for i in range(blocks):
-        state = write(params, cfg, state, rollout.Block(*(part[i] for part in parts)))
+        block = slice(i * BLOCK, (i + 1) * BLOCK)
+        state = write(params, cfg, state, clip["latents"][:, block], clip["conditions"].at(block))
     return state
 
 
 def test_memory_of_the_first_pass_is_the_streams_cache(params, clip):
     cfg = model("relic", "kv")
     lay, blocks = layout(cfg), 3
-    clean = {name: x if name == "text" else x[:, : blocks * BLOCK] for name, x in clip.items()}
-    k, v, ends = two_pass.pooled_memory(params, cfg, **clean)
+    clean = slice(blocks * BLOCK)
+    k, v, ends = two_pass.pooled_memory(params, cfg, clip["latents"][:, clean], clip["conditions"].at(clean))
     assert ends.tolist() == [0, 6 + 1, 7 + 2 + 6, 15 + 1 + 2]  # 2 x 3 tokens a latent, pooled by 1, 4, 2, 1, 4, 2
     state = stream_of(params, cfg, clip, blocks + lay.window_blocks)  # until all three have left the window
     for i in range(blocks):
@@ -74,8 +82,8 @@ def test_last_noisy_block_is_the_streams_next_evaluation(params, clip, mode):
     ours = velocity(params, cfg, noisy=noisy, level=level, clean_blocks=jnp.full((BATCH,), clean_blocks), **clip)
     state = stream_of(params, cfg, clip, clean_blocks + 1)
     last = slice((clean_blocks + 1) * BLOCK, (clean_blocks + 2) * BLOCK)
-    conditions = (clip[name][:, last] for name in ("actions", "poses"))
-    _, expected = predict(params, cfg, state, noisy[:, BLOCK:], jnp.int32(TIMESTEP), *conditions)
+    conditions = clip["conditions"].at(last)
+    _, expected = predict(params, cfg, state, noisy[:, BLOCK:], jnp.int32(TIMESTEP), conditions)
     np.testing.assert_allclose(ours[:, BLOCK:], expected, atol=5e-5)
 
 
@@ -87,7 +95,7 @@ def test_past_is_seen_and_future_is_not(params, clip):
     @jax.jit
     def outputs(latents, noisy):
         x = clip | {"latents": latents}
-        return hybrid.noisy_velocity(params, cfg, noisy=noisy, level=level, clean_blocks=jnp.array([1, 3]), **x)
+        return hybrid_forcing(cfg)(params, cfg, noisy=noisy, level=level, clean_blocks=jnp.array([1, 3]), **x)
 
     base = outputs(clip["latents"], noisy)
 
@@ -105,10 +113,10 @@ def test_first_pass_has_no_gradient(params, clip):
     """With one layer, all that a gradient of the weights could still come from is what the noisy blocks compute."""
     cfg = model("relic", "kv", dit=dataclasses.replace(DIT, layers=1))
     params = random_params(DiT, cfg.dit)
-    clean = {name: x if name == "text" else x[:, : 3 * BLOCK] for name, x in clip.items()}
+    clean = slice(3 * BLOCK)
 
     def total(params):
-        k, v, _ = two_pass.pooled_memory(params, cfg, **clean)
+        k, v, _ = two_pass.pooled_memory(params, cfg, clip["latents"][:, clean], clip["conditions"].at(clean))
         return k.sum() + v.sum()
 
     assert not any(leaf.any() for leaf in jax.tree.leaves(jax.jit(jax.grad(total))(params)))

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from relic_jax.config import RelicConfig
-from relic_jax.data.part import WHOLE, Part
-from relic_jax.train import loop
-from relic_jax.train.stage import Stage, TrainConfig, VAEOptions
+from relic_jax.parallel.part import WHOLE, Part
+from relic_jax.train import abstract, loop
+from relic_jax.train.optimizer import OptimizerConfig
+from relic_jax.train.run import SupervisedStage
+from relic_jax.train.vae import VAERunConfig
 
 
 class ToyBatches:
@@ -44,15 +46,25 @@ class ToyBatches:
         self.index = state["index"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Toy(Stage):
+class Toy(SupervisedStage):
     """Two dense layers, noise on the input."""
 
-    width: int = 32
-    broken_at: int = -1
-    before: Callable[[int], object] = lambda index: None
+    def __init__(self, cfg=None, width: int = 32, broken_at: int = -1, before=lambda index: None) -> None:
+        super().__init__(cfg or config())
+        self.width, self.broken_at, self.before = width, broken_at, before
 
-    def init(self, key):
+    axes = {"hidden": {"w": (None, None), "b": (None,)}, "out": {"w": (None, None)}, "mean": (None,)}
+
+    @property
+    def parameters(self):
+        shapes = jax.eval_shape(self.weights, jax.random.key(0))
+        return jax.tree.map(lambda leaf, axes: abstract.Leaf(leaf.shape, leaf.dtype, axes), shapes, self.axes)
+
+    def abstract(self):
+        batch = {"x": jax.ShapeDtypeStruct((8, 16), jnp.float32), "y": jax.ShapeDtypeStruct((8, 1), jnp.float32)}
+        return abstract.Arguments(self.abstract_state(), {}, abstract.rows(batch))
+
+    def weights(self, key):
         first, second = jax.random.split(key)
         return {
             "hidden": {"w": jax.random.normal(first, (16, self.width)) / 4, "b": jnp.zeros(self.width)},
@@ -60,31 +72,35 @@ class Toy(Stage):
             "mean": jnp.zeros(1),
         }
 
-    def loss(self, params, batch, key):
-        x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
+    def loss(self, params, batch, rng):
+        x = batch["x"] + 0.1 * jax.random.normal(rng["noise"], batch["x"].shape)
         error = jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"]) @ params["out"]["w"] - batch["y"]
         return jnp.mean(error**2), {"worst": jnp.max(jnp.abs(error))}
 
     def batches(self, seed, part=WHOLE):
         return ToyBatches(seed, self.broken_at, self.before, part)
 
-    def evaluate(self, params, key):
+    def evaluate(self, params, frozen, key):
         return {"norm": float(jnp.sum(params["hidden"]["w"] ** 2))}
 
-    def sample(self, params, key):
+    def sample(self, params, frozen, key):
         return {"grid": np.full((4, 6, 3), 128, np.uint8)}
 
     def finish(self, params):
         return {**params, "mean": jnp.full(1, 3.0)}
 
 
-def config(**fields) -> TrainConfig:
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup=5, schedule="cosine")
+
+
+def config(optimizer=None, **fields) -> VAERunConfig:
     values = {
         "stage": "vae", "model": RelicConfig.tiny(), "data": "", "data_val": "", "steps": 40, "batch": 8, "frames": 1,
-        "learning_rate": 1e-2, "warmup": 5, "log_every": 7, "sample_every": 15, "save_every": 10, "vae": VAEOptions(),
+        "log_every": 7, "sample_every": 15, "save_every": 10,
+        "optimizer": dataclasses.replace(OPTIMIZER, **(optimizer or {})),
     }  # fmt: skip
-    return TrainConfig(**(values | fields))
+    return VAERunConfig(**(values | fields))
 
 
 if __name__ == "__main__":
-    loop.train(config(), Toy(before=lambda index: time.sleep(0.05)), Path(sys.argv[1]))
+    loop.train(Toy(before=lambda index: time.sleep(0.05)), Path(sys.argv[1]))

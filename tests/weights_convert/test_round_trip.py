@@ -86,8 +86,8 @@ def test_trained_weights_keep_relics_own_leaves(source, tmp_path):
     assert done.extra == len(extras()) == 8 + 4 * CFG.layers
     state = read_source(tmp_path / "torch")
     assert state.keys() - read_source(source).keys() == {t.source for t in extras()}
-    door = params["blocks"]["action"]["proj"]["kernel"]
-    assert np.array_equal(state["relic.blocks.2.action.proj.weight"], door[2].T)
+    projection = params["blocks"]["action"]["proj"]["kernel"]
+    assert np.array_equal(state["relic.blocks.2.action.proj.weight"], projection[2].T)
     summary = to_relic("m", tmp_path / "torch", tmp_path / "again", model=MODEL)
     assert summary.initialised == 0
     again = leaves_of(tmp_path / "again")

@@ -6,7 +6,7 @@ RELIC's own leaves have names of ours, the same in both layouts:
   relic.conditioner.{action,pose}.{fc1,fc2}.{weight,bias}
   relic.blocks.<layer>.{action,pose}.proj.{weight,bias}
 
-with weights as torch.nn.Linear has them. They are written only when they were trained: while every door is
+with weights as torch.nn.Linear has them. They are written only when they were trained: while all of them are
 zero the model is Wan, and so is the file.
 """
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from jaxtyping import Array
 
 from launch import cli
 from relic_jax.config import RelicConfig
@@ -21,12 +22,37 @@ from relic_jax.models import module
 from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT
 from relic_jax.models.layers import cast_kernels
+from relic_jax.models.module import Params
 from relic_jax.parallel.hardware import absent_devices, find
 from relic_jax.parallel.mesh import MeshShape
+from relic_jax.stream import rollout as stream
 from relic_jax.train import replay
 
-GRADIENTS = {"replay": replay.replay_gradient, "monolithic": replay.monolithic_gradient}
 GIB = 2**30
+
+
+def monolithic_gradient(
+    params: Params, cfg: RelicConfig, rollout: replay.Rollout, score_grads: replay.Blocks, *, checkpoint: bool = False
+) -> tuple[Params, replay.Blocks]:
+    """What `replay_gradient` computes, by differentiating all blocks at once: memory grows with their number."""
+    given = rollout.conditions
+
+    def video(p: Params) -> replay.Blocks:
+        def block(
+            state: stream.State, conditions: Conditions, noisy: Array, clean: Array
+        ) -> tuple[stream.State, Array]:
+            made, _ = stream.predict(p, cfg, state, noisy, rollout.exit_step, conditions, checkpoint=checkpoint)
+            return stream.write(params, cfg, state, clean, conditions), made
+
+        begin = stream.start(cfg, rollout.clean[0, :, 0], given.text, jax.random.key(0), given.pose_weight)
+        return stream.scan_blocks(cfg, block, begin, given, rollout.noisy, rollout.clean)[1]
+
+    made, vjp = jax.vjp(video, params)
+    (gradient,) = vjp(score_grads)
+    return jax.tree.map(lambda g: g.astype(jnp.float32), gradient), made
+
+
+GRADIENTS = {"replay": replay.replay_gradient, "monolithic": monolithic_gradient}
 
 
 def measure(cfg: RelicConfig, lengths: Sequence[int], device: str = "cpu") -> dict[str, list[int]]:

@@ -50,8 +50,9 @@ def _row(step: Step, state: str, record: Record | None) -> dict[str, Any]:
     row: dict[str, Any] = {"name": step.name, "state": state, "wall_s": 0.0, "cpu_s": 0.0}
     if record is not None:
         row |= {"ended": record.ended, "wall_s": record.wall_s, "cpu_s": record.cpu_s}
-    if step.workdir:
-        run, losses = _json(Path(step.workdir) / "config.json"), _losses(step.workdir)
+    losses = _losses(step.workdir) if step.workdir else {}
+    if losses or step.share:
+        run = _json(Path(step.workdir) / "config.json")
         row |= {"steps": max(losses, default=0), "of": step.steps or run.get("steps", 0)}
         if losses:
             last = list(losses.values())[-run.get("log_every", 20) :]  # as launch.train says it

@@ -25,6 +25,7 @@ import jax
 from absl import flags
 
 from launch import cli
+from relic_jax.config import ConfigError
 from relic_jax.data import trajectories
 from relic_jax.parallel import cluster, watch
 from relic_jax.parallel.part import WHOLE, Part
@@ -42,10 +43,23 @@ def main(argv: Sequence[str]) -> int:
         return write(*checked(trajectories.TrajectoryConfig), Part(at.index, at.count) if at else WHOLE)
     if at is not None:
         cluster.join(at)
-    cfg, workdir = cluster.together(lambda: checked(run.config_class(flags.FLAGS.config.get("stage"))))
+    cfg, workdir = cluster.together(lambda: checked(kind()))
     cluster.check_same("configuration", repr(cfg))
     cluster.check_shared(workdir)
     return train(cfg, workdir)
+
+
+def kind() -> type[run.RunConfig]:
+    """The configuration that --config is for.
+
+    Raises:
+      ConfigError: it is no training run's.
+    """
+    stage = flags.FLAGS.config.get("stage")
+    if stage is None:
+        path = flags.FLAGS["config"].config_filename
+        raise ConfigError(f"{path} doesn't describe a training run: it names no stage")
+    return run.config_class(stage)
 
 
 def checked[T](kind: type[T]) -> tuple[T, Path]:

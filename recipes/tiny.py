@@ -16,7 +16,8 @@ from relic_jax.config import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HERE = "" if Path.cwd() == REPOSITORY else f"{REPOSITORY}/"  # for files of the repository
-MODEL = f"--config={HERE}configs/tiny.py"
+# The shipped model's VAE has one more residual block at its finer levels, which this chain's has not.
+MODEL = (f"--config={HERE}configs/tiny.py", "--config.vae.extra_res_blocks=()")
 CARD, PICTURE = f"{HERE}recipes/card.md", f"{HERE}relic_jax/assets/demo/room.png"
 PROMPT = "a medium room with striped blue walls, a checked orange floor and a cream ceiling, five pictures on the walls"
 KEYS = "w-16,l-48,j-48,d-24,a-23"
@@ -45,7 +46,7 @@ def get_recipe(size: str = "") -> Recipe:
         _train("vae_long", (*ROOMS, "runs/tiny_vae_short"), share=40),
         Step(
             "tokenizer",
-            ("launch.prepare_data", "tokenizer", MODEL, "--data=data/train", f"--out={TOKENIZER}"),
+            ("launch.prepare_data", "tokenizer", *MODEL, "--data=data/train", f"--out={TOKENIZER}"),
             inputs=("data/train",),
             outputs=(TOKENIZER,),
         ),
@@ -70,7 +71,7 @@ def get_recipe(size: str = "") -> Recipe:
         Step(
             "bundle",
             (
-                *("launch.export", "bundle", MODEL, f"--dit={STUDENT}", f"--vae={VAE}", f"--text={TEXT}"),
+                *("launch.export", "bundle", *MODEL, f"--dit={STUDENT}", f"--vae={VAE}", f"--text={TEXT}"),
                 *(f"--tokenizer={TOKENIZER}", f"--card={CARD}", "--dtype=bfloat16", f"--out={BUNDLE}"),
             ),
             inputs=(STUDENT, VAE, TEXT, TOKENIZER, CARD),
@@ -81,7 +82,7 @@ def get_recipe(size: str = "") -> Recipe:
         Step(
             "demo",
             (
-                *("launch.generate", MODEL, f"--checkpoint={BUNDLE}", f"--image={PICTURE}", f"--prompt={PROMPT}"),
+                *("launch.generate", *MODEL, f"--checkpoint={BUNDLE}", f"--image={PICTURE}", f"--prompt={PROMPT}"),
                 *(f"--actions={KEYS}", "--seed=0", "--out=out/tiny_demo.mp4", "--sheet=out/tiny_demo.png"),
             ),
             inputs=(BUNDLE, PICTURE),
@@ -103,7 +104,7 @@ def _latents(name: str, *more: str) -> Step:
     out = "_".join(filter(None, (f"data/{split}_latents", length)))
     given = (f"--data=data/{name}", f"--checkpoint={VAE}", f"--tokenizer={TOKENIZER}", *more)
     inputs = (f"data/{name}", VAE, TOKENIZER, *((TEXT,) if f"--text={TEXT}" in more else ()))
-    command = ("launch.prepare_data", "latents", MODEL, *given, f"--out={out}")
+    command = ("launch.prepare_data", "latents", *MODEL, *given, f"--out={out}")
     return Step(f"latents_{name}", command, inputs, (out,), json=f"{out}.json")
 
 
@@ -118,7 +119,7 @@ def _train(name: str, inputs: tuple[str, ...], share: float = 0.0) -> Step:
 
 def _evaluate(name: str, *more: str) -> Step:
     out = f"out/tiny_{name}"
-    command = ("launch.evaluate", name, MODEL, f"--checkpoint={BUNDLE}", *more, f"--out={out}")
+    command = ("launch.evaluate", name, *MODEL, f"--checkpoint={BUNDLE}", *more, f"--out={out}")
     return Step(name, command, (BUNDLE,), (out,), json=f"{out}.json")
 
 
@@ -143,9 +144,13 @@ _TOY = {
     "launch.evaluate revisit": (*_SMALL_MODEL, "--scenes=2"),
     "launch.generate": (*_SMALL_MODEL, "--actions=w-16,l-16"),
 }
+_SMALL_TEACHER = tuple(f"--config.terms.score.teacher_{change}" for change in _SMALL if change.startswith("dit."))
 _TOY_STEPS = {
     "ode_data": (*_SMALL_STAGE, "--config.clips=2"),  # its steps are Euler's
-    "distill_5s": (*_SMALL_STAGE, *_FEW_STEPS, "--config.generator_every=2", "--config.micro_batch=2"),
+    "distill_5s": (
+        *(*_SMALL_STAGE, *_SMALL_TEACHER, *_FEW_STEPS),
+        *("--config.generator_every=2", "--config.micro_batch=2", "--config.critic_optimizer.warmup=0"),
+    ),
 }
 _TOY_STEPS |= dict.fromkeys(("distill_10s", "distill_20s"), _TOY_STEPS["distill_5s"])
 

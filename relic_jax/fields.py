@@ -61,7 +61,7 @@ def from_config_dict[T](cls: type[T], values: Any, path: str = "config") -> T:
       ConfigError: names the first field that does not exist, is missing a type's shape or has another type.
     """
     hints = typing.get_type_hints(cls)
-    fields = {f.name for f in dataclasses.fields(cls)}
+    fields = {f.name for f in dataclasses.fields(typing.cast(Any, cls))}
     kwargs = {}
     for key, value in dict(values).items():
         require(key in fields, f"{path}.{key} does not exist; {path} has {', '.join(sorted(fields))}")
@@ -84,7 +84,7 @@ def first_difference(old: Any, new: Any, path: str = "config") -> tuple[str, Any
 
 def _coerce(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return from_config_dict(hint, value, path)
+        return from_config_dict(typing.cast(type, hint), value, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:

@@ -65,12 +65,13 @@ def coarse_tokens(cfg: RelicConfig, lay: Layout, block: Int[Array, ""]) -> Coars
     def table(values: list) -> Array:
         return jnp.asarray(np.stack(values))[phase]
 
+    cos, sin = (jnp.stack(a)[phase] for a in zip(*spatial, strict=True))
     return Coarse(
         source=table([p.source for p in lay.phases]),
         latent=table([p.latent for p in lay.phases]),
         place=table([p.place for p in lay.phases]),
         count=table([np.int32(p.count) for p in lay.phases]),
-        spatial=tuple(jnp.stack(a)[phase] for a in zip(*spatial, strict=True)),
+        spatial=(cos, sin),
     )
 
 
@@ -103,16 +104,16 @@ def write_window(
 def read_window(cache: Cache, lay: Layout, block: Int[Array, ""]) -> tuple[Array, Array]:
     """Keys and values [Z B N K d] of a block that is still in the window."""
     start = lay.memory + (block % lay.window_blocks) * lay.tokens_per_block
-    return tuple(
-        jax.lax.dynamic_slice_in_dim(buffer, start, lay.tokens_per_block, axis=2) for buffer in (cache.k, cache.v)
-    )
+    k, v = (jax.lax.dynamic_slice_in_dim(buffer, start, lay.tokens_per_block, axis=2) for buffer in (cache.k, cache.v))
+    return k, v
 
 
 def write_pending(cache: Cache, lay: Layout, block: Int[Array, ""], k: Array, v: Array) -> Cache:
     """Keeps a block's pooled keys and values [Z B P K d] until it leaves the window."""
     slot = block % lay.window_blocks
 
-    def put(buffer: Array, values: Array) -> Array:
+    def put(buffer: Array | None, values: Array) -> Array:
+        assert buffer is not None  # of memory that pools keys and values
         return jax.lax.dynamic_update_index_in_dim(buffer, _stored(values, buffer), slot, axis=2)
 
     return dataclasses.replace(cache, pending_k=put(cache.pending_k, k), pending_v=put(cache.pending_v, v))
@@ -121,10 +122,11 @@ def write_pending(cache: Cache, lay: Layout, block: Int[Array, ""], k: Array, v:
 def read_pending(cache: Cache, lay: Layout, block: Int[Array, ""]) -> tuple[Array, Array]:
     """What `write_pending` kept of a block."""
     slot = block % lay.window_blocks
-    return tuple(
+    k, v = (
         jax.lax.dynamic_index_in_dim(buffer, slot, axis=2, keepdims=False)
         for buffer in (cache.pending_k, cache.pending_v)
     )
+    return k, v
 
 
 def write_memory(

@@ -52,7 +52,8 @@ class QKV(nnx.Module):
             q, k = q + bias, k + bias
         dtype = self.q.kernel[...].dtype  # matrix products, attention's too, run in the kernels' dtype
         parts = (self.norm_q(q), self.norm_k(k), v)
-        return tuple(rearrange(y.astype(dtype), "b n (k d) -> b n k d", k=self.heads) for y in parts)
+        q, k, v = (rearrange(y.astype(dtype), "b n (k d) -> b n k d", k=self.heads) for y in parts)
+        return q, k, v
 
     def output(self, x: Heads, dtype: DTypeLike) -> Float[Array, "B N D"]:
         return self.o(rearrange(x, "b n k d -> b n (k d)").astype(dtype))
@@ -190,7 +191,5 @@ def grid_angles(cfg: DiTConfig, positions: Array, rows: int, columns: int) -> ro
     """RoPE angles [*batch, L rows columns, F] of full-resolution tokens of the latents at `positions` [*batch, L]."""
     row, column = np.indices((rows, columns)).reshape(2, -1)
     temporal, spatial = rope.temporal_angles(cfg, positions), rope.spatial_angles(cfg, row, column)
-    return rope.join(
-        tuple(jnp.repeat(a, rows * columns, axis=-2) for a in temporal),
-        tuple(jnp.tile(a, (positions.shape[-1], 1)) for a in spatial),
-    )
+    temporal = jax.tree.map(lambda a: jnp.repeat(a, rows * columns, axis=-2), temporal)
+    return rope.join(temporal, jax.tree.map(lambda a: jnp.tile(a, (positions.shape[-1], 1)), spatial))

@@ -7,6 +7,7 @@ separate buffers be merged exactly.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -59,8 +60,8 @@ def merge(parts: Sequence[Attended]) -> Attended:
     """Attention over the union of disjoint key sets, from the results over each (exact up to rounding)."""
     outs, lses = zip(*parts, strict=True)
     lse = jax.nn.logsumexp(jnp.stack(lses), axis=0)
-    total = sum(o.astype(jnp.float32) * jnp.exp(part - lse)[..., None] for o, part in zip(outs, lses, strict=True))
-    return total.astype(outs[0].dtype), lse
+    weighted = (o.astype(jnp.float32) * jnp.exp(part - lse)[..., None] for o, part in zip(outs, lses, strict=True))
+    return functools.reduce(jnp.add, weighted).astype(outs[0].dtype), lse
 
 
 def _xla(

@@ -240,6 +240,6 @@ def _advance(cfg: RelicConfig, state: State, actions: Float[Array, "B T 13"]) ->
     rotations, positions = camera_actions.advance(
         state.rotation, state.position, actions, cfg.stream.translation_unit, cfg.stream.rotation_unit
     )
-    poses = camera_poses.group(camera_poses.pose_vectors(rotations, positions))
-    conditions = Conditions(state.text, camera_poses.group(actions), poses, state.pose_weight)
+    poses = jnp.asarray(camera_poses.group(camera_poses.pose_vectors(rotations, positions)))
+    conditions = Conditions(state.text, jnp.asarray(camera_poses.group(actions)), poses, state.pose_weight)
     return dataclasses.replace(state, rotation=rotations[:, -1], position=positions[:, -1]), conditions

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -223,7 +224,7 @@ def _decode(
     return cache, pixels.to_uint8(frames)
 
 
-def _names(live: _Live) -> tuple[list[str], jax.tree_util.PyTreeDef]:
+def _names(live: _Live) -> tuple[list[str], Any]:
     """The path of every leaf of a session, in the tree's order, and the tree."""
     paths, tree = jax.tree.flatten_with_path(live)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths], tree

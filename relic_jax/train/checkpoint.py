@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 
 from relic_jax.config import ConfigError, first_difference, from_config_dict
 from relic_jax.errors import InputError
@@ -77,7 +78,7 @@ def load_params(path: str, expected: Params, which: Literal["ema", "params"] = "
     if path.endswith(".safetensors"):
         return place_like(jax.tree.map(jnp.asarray, weights.load_safetensors(path, expected)), expected)
     step, folder = _newest(path)
-    stored = ocp.StandardCheckpointHandler().metadata(folder / which).tree
+    stored = ocp.StandardCheckpointHandler().metadata(epath.Path(folder / which)).tree
     weights.check_fits(stored, expected, f"{path} (step {step})")
     return _load(folder / which, expected)
 
@@ -89,7 +90,7 @@ def read(workdir: str, which: Literal["ema", "params"] = "ema") -> tuple[int, Pa
       InputError: the folder holds no checkpoint.
     """
     step, folder = _newest(workdir)
-    params = _load(folder / which, ocp.StandardCheckpointHandler().metadata(folder / which).tree)
+    params = _load(folder / which, ocp.StandardCheckpointHandler().metadata(epath.Path(folder / which)).tree)
     return step, params, json.loads((Path(workdir) / "config.json").read_text())
 
 
@@ -117,7 +118,7 @@ def _newest(workdir: str) -> tuple[int, Path]:
 
 
 def _load(folder: Path, expected: Any) -> Params:
-    return ocp.StandardCheckpointHandler().restore(folder, args=ocp.args.StandardRestore(_placed(expected)))
+    return ocp.StandardCheckpointHandler().restore(epath.Path(folder), args=ocp.args.StandardRestore(_placed(expected)))
 
 
 def _manager(workdir: Path, **options: Any) -> ocp.CheckpointManager:

@@ -147,7 +147,7 @@ class DistillStage(StreamingStage):
         gradient, scalars = self.generator_gradient(state, frozen, samples, Streams(key))
         moved = self.update(state, gradient)
         scalars["generator_gradient_norm"] = optimizers.norm(gradient)
-        return dataclasses.replace(moved, step=state.step), scalars
+        return dataclasses.replace(state, **_fields(moved) | {"step": state.step}), scalars
 
     def skip_generator(
         self, state: DistillState, frozen: Any, samples: Sample, key: PRNGKeyArray
@@ -155,7 +155,7 @@ class DistillStage(StreamingStage):
         """What `update_generator` is at other steps: the same scalars, not measured."""
         one = jax.tree.map(lambda x: x[0], samples)
         models = {"teacher": frozen["teacher"], "critic": state.critic}
-        measured = jax.eval_shape(lambda *given: self.latent_gradient(*given, Streams(key))[1], one, models)
+        measured = jax.eval_shape(lambda one, models: self.latent_gradient(one, models, Streams(key))[1], one, models)
         return state, dict.fromkeys((*measured, "generator_gradient_norm"), jnp.float32(jnp.nan))
 
     def generator_gradient(
@@ -237,7 +237,9 @@ class DistillStage(StreamingStage):
     @property
     def score(self) -> score.Term:
         """The term that the critic learns for."""
-        return self.terms["score"]
+        term = self.terms["score"]
+        assert isinstance(term, score.Term)
+        return term
 
     @property
     def critic_parameters(self) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
@@ -114,8 +115,9 @@ class LatentStage(Stage):
         return {"generated": metrics.grid(np.stack([truth, made], axis=1).reshape(-1, *truth.shape[1:]))}
 
     def _videos(self, params: Params, frozen: Any, key: PRNGKeyArray) -> tuple[np.ndarray, np.ndarray]:
-        latents = self.held_out["latents"]
-        made = self._generate(params, latents[:, 0], clips.conditions(self.held_out, self.cfg.model), key)
+        held_out = jax.tree.map(jnp.asarray, self.held_out)
+        latents = held_out["latents"]
+        made = self._generate(params, latents[:, 0], clips.conditions(held_out, self.cfg.model), key)
         truth, made = (fetch(_decode(frozen["vae"], self.cfg.model.vae, x)) for x in (latents, made))
         return truth, made
 

@@ -141,7 +141,7 @@ class Log:
     """Keeps the scalars of recent steps on the device until they are written, and their batches."""
 
     def __init__(
-        self, workdir: Path, writer: metrics.Writer, bar: tqdm.tqdm, check: Callable[[dict[str, float]], None]
+        self, workdir: Path, writer: metrics.Writer | Silent, bar: tqdm.tqdm, check: Callable[[dict[str, float]], None]
     ) -> None:
         self._workdir, self._writer, self._bar, self._check = workdir, writer, bar, check
         self._pending: list[tuple[int, dict[str, np.ndarray], Scalars]] = []
@@ -165,7 +165,7 @@ class Log:
                 self._writer.flush()
                 part = f"_process{jax.process_index()}" if jax.process_count() > 1 else ""
                 path = self._workdir / f"not_finite_{step:07d}{part}.npz"
-                np.savez(path, **batch)
+                np.savez(path, allow_pickle=False, **batch)
                 raise FloatingPointError(
                     f"at step {step} the loss is {row['loss']} and its gradient's norm {row['gradient_norm']}; "
                     f"the batch is in {path}, the last checkpoint is kept"

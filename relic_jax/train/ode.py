@@ -76,7 +76,7 @@ class OdeStage(HybridForcingStage):
         check_teacher(cfg.init_from, model.dit, cfg.frames)
         super().check_inputs()
         timesteps = loader.Latents(cfg.data, self.length, fields=self.fields)[0]["timesteps"]
-        if not np.array_equal(timesteps, np.float32(model.stream.timesteps)):
+        if not np.array_equal(timesteps, np.asarray(model.stream.timesteps, np.float32)):
             raise InputError(
                 f"{cfg.data}: trajectories are kept at timesteps {', '.join(f'{t:g}' for t in timesteps)}, "
                 f"model.stream.timesteps are {', '.join(f'{t:g}' for t in model.stream.timesteps)}"

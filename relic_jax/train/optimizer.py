@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def _is_matrix(leaf: Leaf) -> bool:
     return sum(axis != "layers" for axis in leaf.axes) > 1
 
 
-def _matrices_of_kernels(params: Params) -> Any:
+def _matrices_of_kernels(params: Any) -> Any:
     """How Muon sees each kernel as a matrix; None for other leaves.
 
     Linear layers are [in, out], stacked ones [layers, in, out] and so a matrix each; convolutions [..., in, out] are
@@ -108,7 +108,7 @@ def apply(
 ) -> tuple[Params, Any]:
     """Parameters and optimizer state after one update."""
     updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+    return cast(Params, optax.apply_updates(params, updates)), opt_state
 
 
 def average(ema: Params, params: Params, step: Int[Array, ""], decay: float, start: int = 0) -> Params:

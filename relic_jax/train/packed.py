@@ -105,10 +105,11 @@ def _angles(cfg: RelicConfig, lay: Layout, phases: list, picked: Int[Array, "B W
     position = np.concatenate([i * lay.block + p.latent[: p.count] for i, p in enumerate(phases)])
     centre = np.concatenate([p.centre[:, : p.count] for p in phases], axis=1)
     clean = rope.join(rope.temporal_angles(cfg.dit, jnp.asarray(position)), rope.spatial_angles(cfg.dit, *centre))
-    return tuple(
+    cos, sin = (
         jnp.concatenate([jnp.broadcast_to(c, (picked.shape[0], *c.shape)), n], axis=1)
         for c, n in zip(clean, angles, strict=True)
     )
+    return cos, sin
 
 
 @jax.tree_util.register_dataclass
@@ -116,25 +117,28 @@ def _angles(cfg: RelicConfig, lay: Layout, phases: list, picked: Int[Array, "B W
 class PackedAttention(AttentionPattern):
     """Attention over the packed sequence, block by block: clean blocks, then noisy ones.
 
+    Clean tokens that aren't in the sequence may come as the cache, rotated: all that the noisy blocks remember.
+
     Fields:
       angles: of all packed tokens; the noisy ones stand at another time in every sample.
       visible: how many of the clean tokens are each sample's past.
-      ends: clean tokens before each clean block, and in all.
       block_tokens: of a noisy block.
+      ends: clean tokens of the sequence before each clean block, and in all.
     """
 
     angles: rope.Angles = per_sample()
     visible: Int[Array, "B"] = per_sample()
-    ends: tuple[int, ...] = static()
     block_tokens: int = static()
+    ends: tuple[int, ...] = static(default=(0,))
 
     def __call__(self, q: Heads, k: Heads, v: Heads, cache: Any) -> tuple[Heads, Any]:
-        del cache
         q, k = rope.rotate(q, self.angles), rope.rotate(k, self.angles)
         out = [
             attention(q[:, start:end], k[:, :end], v[:, :end])[0]
             for start, end in zip(self.ends[:-1], self.ends[1:], strict=True)
         ]
+        if cache is not None:
+            k, v = (jnp.concatenate([old.astype(x.dtype), x], axis=1) for old, x in zip(cache, (k, v), strict=True))
         out.append(noisy_attention(q[:, self.ends[-1] :], k, v, self.visible, self.block_tokens))
         return jnp.concatenate(out, axis=1), None
 

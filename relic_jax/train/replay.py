@@ -100,29 +100,6 @@ def replay_gradient(
     return gradient, replayed
 
 
-def monolithic_gradient(
-    params: Params, cfg: RelicConfig, rollout: Rollout, score_grads: Blocks, *, checkpoint: bool = False
-) -> tuple[Params, Blocks]:
-    """What `replay_gradient` computes, by differentiating all blocks at once: memory grows with their number.
-
-    For comparison; nothing trains with it.
-    """
-
-    def video(p: Params) -> Blocks:
-        def block(
-            state: stream.State, conditions: Conditions, noisy: Array, clean: Array
-        ) -> tuple[stream.State, Array]:
-            replayed = _last_evaluation(p, cfg, rollout, state, noisy, conditions, checkpoint)
-            return stream.write(params, cfg, state, clean, conditions), replayed
-
-        begin = _start(cfg, rollout)
-        return stream.scan_blocks(cfg, block, begin, rollout.conditions, rollout.noisy, rollout.clean)[1]
-
-    replayed, vjp = jax.vjp(video, params)
-    (gradient,) = vjp(score_grads)
-    return jax.tree.map(lambda g: g.astype(jnp.float32), gradient), replayed
-
-
 def _start(cfg: RelicConfig, rollout: Rollout) -> stream.State:
     """The state that the rollout began with, but for its key: a replay draws no noise."""
     given = rollout.conditions

@@ -13,9 +13,6 @@ activations of 20 s at full resolution, which pooling is there to avoid, are nev
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +22,6 @@ from relic_jax.config import RelicConfig
 from relic_jax.diffusion import flow
 from relic_jax.memory import cache as memory
 from relic_jax.memory.layout import layout
-from relic_jax.models import rope
-from relic_jax.models.attention import AttentionPattern, Heads, per_sample, static
 from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT, grid_angles, patchify, unpatchify
 from relic_jax.models.module import Params, bind
@@ -57,34 +52,15 @@ def noisy_velocity(
         level * flow.STEPS,
         conditions.at(picked),
         to_tokens=lambda x: jnp.repeat(x, lay.tokens_per_latent, axis=1),
-        attend=RememberingAttention(
-            grid_angles(cfg.dit, picked, rows, columns), jnp.asarray(ends)[clean_blocks], lay.tokens_per_block
+        attend=packed.PackedAttention(
+            grid_angles(cfg.dit, picked, rows, columns),
+            visible=jnp.asarray(ends)[clean_blocks],
+            block_tokens=lay.tokens_per_block,
         ),
         cache=(k, v),
         checkpoint=checkpoint,
     )
     return unpatchify(velocity, patch, window, rows, columns)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class RememberingAttention(AttentionPattern):
-    """Noisy blocks see pooled memory, which is the cache, and each other.
-
-    Fields:
-      angles: of the noisy tokens, which stand at another time in every sample.
-      visible: how many tokens of memory are each sample's past.
-      block_tokens: of a noisy block.
-    """
-
-    angles: rope.Angles = per_sample()
-    visible: Int[Array, "B"] = per_sample()
-    block_tokens: int = static()
-
-    def __call__(self, q: Heads, k: Heads, v: Heads, cache: Any) -> tuple[Heads, Any]:
-        q, k = rope.rotate(q, self.angles), rope.rotate(k, self.angles)
-        k, v = (jnp.concatenate([old.astype(new.dtype), new], axis=1) for old, new in zip(cache, (k, v), strict=True))
-        return packed.noisy_attention(q, k, v, self.visible, self.block_tokens), None
 
 
 def pooled_memory(

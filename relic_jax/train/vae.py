@@ -93,7 +93,7 @@ class VAEStage(SupervisedStage):
         batches = self.batches(self.cfg.seed)
         total, squares, count = 0.0, 0.0, 0
         for _ in range(STATISTICS):
-            mean = np.float64(fetch(_mean(params, self.cfg.model.vae, next(batches)["video"])))
+            mean = fetch(_mean(params, self.cfg.model.vae, next(batches)["video"])).astype(np.float64)
             total += mean.sum(axis=(0, 1, 2, 3))
             squares += (mean**2).sum(axis=(0, 1, 2, 3))
             count += mean.size // mean.shape[-1]
@@ -109,8 +109,8 @@ class VAEStage(SupervisedStage):
         """Raises:
         InputError: no clips at `data` or `data_val`, too short, or of another size than the model's.
         """
-        loader.Clips(self.cfg.data)
         _ = self.held_out
+        loader.Clips(self.cfg.data)
 
     @functools.cached_property
     def held_out(self) -> UInt8[np.ndarray, "N T H W 3"]:

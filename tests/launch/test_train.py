@@ -124,8 +124,8 @@ def test_export_of_nothing(tmp_path):
         (["--config=configs/tiny_distill.py:10s", "--config.frames=161"], "161 are 41 latents, expected a multiple of"),
         (["--workdir={tmp}/file/run"], "the output folder {tmp}/file/run can't be made"),
         (["--json={tmp}/none/result.json"], "the folder {tmp}/none can't be written to"),
-        (["--config=configs/tiny.py"], "config.dit does not exist; config has "),
-        (["--config={tmp}/short.py"], "{tmp}/short.py doesn't describe a "),
+        (["--config=configs/tiny.py"], "configs/tiny.py doesn't describe a training run: it names no stage"),
+        (["--config={tmp}/short.py"], "{tmp}/short.py doesn't describe a training run: it names no stage"),
     ],
 )
 def test_bad_input(tmp_path, arguments, sentence):

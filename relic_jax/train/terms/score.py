@@ -170,7 +170,8 @@ def sub_clip(batch: Mapping[str, Array], start: Int[Array, ""], latents: int, cf
         return jax.lax.dynamic_slice_in_dim(x, start * cfg.temporal_stride, cfg.frames_of(latents), axis=1)
 
     actions = part(batch["actions"]).at[:, 0].set(camera_actions.static_actions(1)[0])
-    rotations, positions = camera_poses.relative(part(batch["rotations"]), part(batch["positions"]))
+    poses = camera_poses.relative(part(batch["rotations"]), part(batch["positions"]))
+    rotations, positions = map(jnp.asarray, poses)
     return {**batch, "actions": actions, "rotations": rotations, "positions": positions}
 
 

@@ -22,6 +22,8 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
+from tests.programs import Forks  # noqa: E402
+
 # Property tests are the same on every run and every machine.
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.load_profile("fixed")
@@ -34,6 +36,14 @@ def few_maps():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def fork():
+    """Runs a module as a program in a fork of a process that has done the imports: `fork("launch.train", ...)`."""
+    run = Forks("launch.cli", "relic_jax.train.loop", "relic_jax.evaluate.student")
+    yield run
+    run.close()
 
 
 @pytest.fixture(scope="module")

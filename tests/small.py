@@ -1,8 +1,5 @@
 """Models small enough for any test, with random weights."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -12,7 +9,6 @@ import numpy as np
 from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, TextConfig, VAEConfig, VideoConfig
 from relic_jax.models import bundle, module, tokenizer
 
-ROOT = Path(__file__).parents[1]
 SMALLEST = RelicConfig(
     name="smallest",
     video=VideoConfig(height=32, width=48),
@@ -51,14 +47,3 @@ def write_bundle(folder: Path, cfg: RelicConfig) -> Path:
         f"    return ml_collections.ConfigDict(json.load(open({str(folder / 'config.json')!r})))\n"
     )
     return config
-
-
-def launch(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m launch.<program>` on the CPU."""
-    return subprocess.run(
-        [sys.executable, "-m", f"launch.{program}", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-        capture_output=True,
-        text=True,
-    )

@@ -1,28 +1,18 @@
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from relic_jax.data import loader
+from tests.programs import start
 
-ROOT = pathlib.Path(__file__).parents[2]
 SMALL = ("--clips=3", "--frames=5", "--height=16", "--width=24", "--seed=2")
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "launch.prepare_data", *map(str, arguments)],
-        cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> pathlib.Path:
     out = tmp_path_factory.mktemp("world") / "clips"
-    done = run("world", f"--out={out}", f"--json={out}.json", *SMALL)
+    done = start("launch.prepare_data", "world", f"--out={out}", f"--json={out}.json", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "3/3" in done.stderr, "a progress bar"
     return out
@@ -37,17 +27,23 @@ def test_world(data):
     assert clips[0].video.shape == (5, 16, 24, 3)
 
 
-def test_a_whole_split_is_not_made_again(data):
+def test_a_whole_split_is_not_made_again(fork, data):
     files = {p.name: p.stat().st_mtime_ns for p in data.glob("*array_record*")}
-    done = run("world", f"--out={data}", *SMALL)
+    done = fork("launch.prepare_data", "world", f"--out={data}", *SMALL)
     assert done.returncode == 0 and "0 made" in done.stdout
     assert files == {p.name: p.stat().st_mtime_ns for p in data.glob("*array_record*")}
 
 
-def test_tokenizer(data, tmp_path):
+def test_tokenizer(fork, data, tmp_path):
     config = tmp_path / "config.py"
     config.write_text("from relic_jax.config import *\ndef get_config(): return to_config_dict(RelicConfig.tiny())")
-    done = run("tokenizer", f"--data={data}", f"--out={tmp_path / 'tokenizer.json'}", f"--config={config}")
+    done = fork(
+        "launch.prepare_data",
+        "tokenizer",
+        f"--data={data}",
+        f"--out={tmp_path / 'tokenizer.json'}",
+        f"--config={config}",
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tokenizer.json").exists()
     assert "tokenizer.json: " in done.stdout
@@ -61,13 +57,13 @@ def test_tokenizer(data, tmp_path):
         (("world", "--out=/proc/none/x", "--frames=5"), "can't be made"),
     ],
 )
-def test_bad_input(arguments, message):
-    done = run(*arguments)
+def test_bad_input(fork, arguments, message):
+    done = fork("launch.prepare_data", *arguments)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_other_clips_in_the_same_folder_are_refused(data):
-    done = run("world", f"--out={data}", *SMALL[:-1], "--seed=3")
+def test_other_clips_in_the_same_folder_are_refused(fork, data):
+    done = fork("launch.prepare_data", "world", f"--out={data}", *SMALL[:-1], "--seed=3")
     assert done.returncode == 2
     assert "already holds a split 'train' with seed=2000000, this one has seed=3000000" in done.stderr

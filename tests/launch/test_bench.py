@@ -4,15 +4,16 @@ import json
 
 from PIL import Image
 
-from tests.small import SMALLEST, launch, write_bundle
+from tests.programs import start
+from tests.small import SMALLEST, write_bundle
 
 
 def test_stream(tmp_path):
     config = write_bundle(tmp_path / "model", SMALLEST)
     out, plot = tmp_path / "bench.json", tmp_path / "bench.png"
-    done = launch(
-        "bench", "stream", f"--config={config}", f"--checkpoint={tmp_path / 'model'}", "--blocks=101",
-        f"--json={out}", f"--plot={plot}", JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    done = start(
+        "launch.bench", "stream", f"--config={config}", f"--checkpoint={tmp_path / 'model'}", "--blocks=101",
+        f"--json={out}", f"--plot={plot}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     figures = json.loads(out.read_text())

@@ -1,10 +1,6 @@
 """The comparison with PyTorch on tiny models: outputs agree, every figure is there, what can't be compared is said."""
 
 import dataclasses
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -56,7 +52,7 @@ def test_what_differs_is_not_timed(monkeypatch):
         bench_peers.measure("umt5.f32", wrong, "f32", 1)
 
 
-_WITHOUT = "import sys; sys.modules['{}'] = None; from launch import bench, cli; cli.run_commands(bench.COMMANDS)"
+_WITHOUT = "import sys; sys.modules['{}'] = None; from launch import bench, cli; cli.run_commands(bench.COMMANDS)\n"
 
 
 @pytest.mark.parametrize(
@@ -68,9 +64,8 @@ _WITHOUT = "import sys; sys.modules['{}'] = None; from launch import bench, cli;
         (_WITHOUT.format("torch"), "--dtypes=f16", "--dtypes=f16: expected some of f32, bf16"),
     ],
 )
-def test_bad_input(program, flag, words):
-    command = [sys.executable, "-c", program, "cpu-peers", flag]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True)
+def test_bad_input(fork, tmp_path, program, flag, words):
+    (tmp_path / "program.py").write_text(program)
+    done = fork(tmp_path / "program.py", "cpu-peers", flag)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") and words in done.stderr

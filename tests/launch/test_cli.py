@@ -1,15 +1,15 @@
+import functools
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from launch import cli
 from relic_jax.errors import InputError
+from tests.programs import Done
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
 from launch import cli
@@ -47,13 +47,14 @@ def broken(tmp_path_factory) -> Path:
     return folder
 
 
-def start(*arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", PROGRAM, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def start(fork, tmp_path_factory) -> Callable[..., Done]:
+    program = tmp_path_factory.mktemp("program") / "program.py"
+    program.write_text(PROGRAM)
+    return functools.partial(fork, str(program))
 
 
-def test_overrides():
+def test_overrides(start):
     done = start("--config=configs/tiny.py", "--config.memory.mode=window", "--config.stream.timesteps=(900.0, 100.0)")
     assert (done.returncode, done.stdout) == (0, "window (900.0, 100.0)\n")
 
@@ -81,7 +82,7 @@ def test_overrides():
         (["--config.name=file"], "/no/such/file: No such file or directory"),
     ],
 )
-def test_bad_input_is_one_sentence(broken, arguments, sentence):
+def test_bad_input_is_one_sentence(start, broken, arguments, sentence):
     arguments = [a.replace("--config=", f"--config={broken}/") if a.split("=")[-1] in BROKEN else a for a in arguments]
     done = start(*arguments)
     assert done.returncode == 2, done.stderr
@@ -89,13 +90,13 @@ def test_bad_input_is_one_sentence(broken, arguments, sentence):
     assert sentence in done.stderr
 
 
-def test_interruption_and_exit_codes():
+def test_interruption_and_exit_codes(start):
     done = start("--config.name=interrupt")
     assert (done.returncode, done.stderr) == (130, "")
     assert start("--config.name=seven").returncode == 7
 
 
-def test_a_bug_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback(start):
     done = start("--config.name=bug")
     assert done.returncode == 1 and "Traceback" in done.stderr
 

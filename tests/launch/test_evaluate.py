@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from relic_jax.models import weights
-from tests.small import SMALLEST, launch, random_params, write_bundle
+from tests.programs import start
+from tests.small import SMALLEST, random_params, write_bundle
 
 WORLD = {
     "right_closer_fraction", "right_closer_fraction_no_pose", "psnr_db", "psnr_mirrored_db", "psnr_no_pose_db",
@@ -25,13 +26,12 @@ def evaluate(tmp_path_factory):
     compiled = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
 
     def run(command, *arguments):
         out = folder / command
-        done = launch(
-            "evaluate", command, f"--config={config}", f"--checkpoint={folder / 'model'}", "--scenes=2",
+        done = start(
+            "launch.evaluate", command, f"--config={config}", f"--checkpoint={folder / 'model'}", "--scenes=2",
             f"--out={out}", f"--json={out}.json", *arguments, **compiled,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -98,7 +98,7 @@ def test_drift(evaluate):
     Image.open(out / "drift.png").verify()
 
 
-def test_an_unknown_way_is_said_in_one_sentence(tmp_path):
-    done = launch("evaluate", "revisit", "--config=configs/tiny.py", "--ways=pan,moonwalk", f"--out={tmp_path}")
+def test_an_unknown_way_is_said_in_one_sentence(fork, tmp_path):
+    done = fork("launch.evaluate", "revisit", "--config=configs/tiny.py", "--ways=pan,moonwalk", f"--out={tmp_path}")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: --ways=moonwalk: expected some of pan, truck, both, pedestal, roll\n"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.small import SMALLEST, launch, write_bundle
+from tests.programs import start
+from tests.small import SMALLEST, write_bundle
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +24,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-def generate(folder, out, **changed):
-    flags = {
+def flags(folder, out, **changed):
+    values = {
         "config": folder / "model.py", "checkpoint": folder / "model", "image": folder / "picture.png",
         "prompt": "a room with red walls", "actions": "w-8,wl-20,none-4", "out": out, **changed,
     }  # fmt: skip
-    return launch("generate", *(f"--{name}={value}" for name, value in flags.items()))
+    return [f"--{name}={value}" for name, value in values.items()]
 
 
 def test_a_whole_video(folder, tmp_path):
     out, sheet, measured = tmp_path / "new" / "out.mp4", tmp_path / "new" / "out.png", tmp_path / "m.json"
-    done = generate(folder, out, sheet=sheet, json=measured)
+    done = start("launch.generate", *flags(folder, out, sheet=sheet, json=measured))
     assert done.returncode == 0, done.stderr
     with av.open(str(out)) as container:
         shapes = [(f.height, f.width) for f in container.decode(video=0)]
@@ -60,12 +61,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_sentence_and_code_2(folder, tmp_path, case):
+def test_bad_input_is_one_sentence_and_code_2(fork, folder, tmp_path, case):
     changed, said = BAD[case]
     out = tmp_path / "out.mp4"
     out.write_bytes(b"precious")
     changed = {name: value.format(folder=folder) for name, value in changed.items()}
-    done = generate(folder, changed.pop("out", out), **changed)
+    done = fork("launch.generate", *flags(folder, changed.pop("out", out), **changed))
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
     assert done.stdout == ""

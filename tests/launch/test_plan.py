@@ -172,15 +172,15 @@ def test_meshes_worth_trying():
         (["--mesh=seq=4,rows=2"], "'rows' is no axis, expected some of data, fsdp, seq, tensor"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments, sentence):
-    done = plan("--config=configs/tiny.py", *arguments)
+def test_bad_input_is_one_sentence(fork, arguments, sentence):
+    done = fork("launch.plan", "--config=configs/tiny.py", *arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and sentence in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.skipif(PLUGIN, reason="JAX's CUDA plugin is installed")
-def test_without_the_plugin_it_says_what_to_install():
-    done = plan("--config=configs/tiny.py")
+def test_without_the_plugin_it_says_what_to_install(fork):
+    done = fork("launch.plan", "--config=configs/tiny.py")
     assert done.returncode == 2 and "pip install 'relic-jax[cuda12]'" in done.stderr.splitlines()[-1]
 
 
@@ -194,8 +194,8 @@ def test_compiled_for_gpus_that_are_not_here(tmp_path):
     assert figures["fits"] and figures["collectives.all-to-all.count"] == 2 * 6 * 6
 
 
-def test_doctor_lists_what_is_there_and_what_is_not():
-    done = plan("doctor")
+def test_doctor_lists_what_is_there_and_what_is_not(fork):
+    done = fork("launch.plan", "doctor")
     assert done.returncode == 0
     for word in ("machine", "memory", "driver", "versions", "jax ", "device   0 cpu"):
         assert word in done.stdout

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -15,8 +12,8 @@ from relic_jax.models import module, vae, weights
 from relic_jax.train import checkpoint, metrics
 from relic_jax.train import run as runs
 from relic_jax.train.vae import VAERunConfig
+from tests.programs import start
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     "--config=configs/tiny_vae.py:short", "--config.model.video.height=16", "--config.model.video.width=24",
     "--config.model.vae.base_dim=8", "--config.model.vae.multipliers=(1,)",
@@ -24,17 +21,11 @@ SMALL = [
 ]  # fmt: skip
 
 
-def launch(program: str, *arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", f"launch.{program}", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("data")
     size = ["--clips=3", "--frames=9", "--height=16", "--width=24", "--workers=1"]
-    done = launch("prepare_data", "world", *size, f"--out={folder}")
+    done = start("launch.prepare_data", "world", *size, f"--out={folder}")
     assert done.returncode == 0, done.stderr
     return str(folder)
 
@@ -44,7 +35,7 @@ def run(data, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run")
     arguments = [*SMALL, f"--config.data={data}", f"--config.data_val={data}", "--config.steps=4"]
     (workdir / "arguments").write_text("\n".join(arguments))
-    done = launch("train", *arguments, f"--workdir={workdir}", f"--json={workdir}/result.json")
+    done = start("launch.train", *arguments, f"--workdir={workdir}", f"--json={workdir}/result.json")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("vae: 4 steps, loss ")
     return workdir
@@ -71,16 +62,16 @@ def test_latents_are_normalised_by_what_finish_measured(run):
     np.testing.assert_allclose(latents.std(axis=0), 1, atol=1e-4)
 
 
-def test_another_configuration_is_refused(run):
+def test_another_configuration_is_refused(fork, run):
     arguments = (run / "arguments").read_text().split("\n")
-    done = launch("train", *arguments, "--config.seed=5", f"--workdir={run}")
+    done = fork("launch.train", *arguments, "--config.seed=5", f"--workdir={run}")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {run} holds a run with config.seed=0, this one has config.seed=5;")
     assert done.stderr.count("\n") == 1
 
 
-def test_export(run, tmp_path):
-    done = launch("export", "weights", f"--workdir={run}", f"--out={tmp_path}/vae.safetensors", "--dtype=bfloat16")
+def test_export(fork, run, tmp_path):
+    done = fork("launch.export", "weights", f"--workdir={run}", f"--out={tmp_path}/vae.safetensors", "--dtype=bfloat16")
     assert done.returncode == 0, done.stderr
     cfg = from_config_dict(VAERunConfig, json.loads((run / "config.json").read_text()))
     expected = module.abstract(vae.VAE, cfg.model.vae)
@@ -93,20 +84,20 @@ def test_export(run, tmp_path):
     assert metadata["step"] == "4" and json.loads(metadata["config"])["stage"] == "vae"
 
 
-def test_curves(run, tmp_path):
-    done = launch("export", "curves", f"--runs={run},{run}", f"--out={tmp_path}/curves.png")
+def test_curves(fork, run, tmp_path):
+    done = fork("launch.export", "curves", f"--runs={run},{run}", f"--out={tmp_path}/curves.png")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 2.5 * picture.height  # a panel each, side by side
-    done = launch("export", "curves", f"--runs={run},{tmp_path}/none", f"--out={tmp_path}/other.png")
+    done = fork("launch.export", "curves", f"--runs={run},{tmp_path}/none", f"--out={tmp_path}/other.png")
     assert done.returncode == 2 and not (tmp_path / "other.png").exists()
     assert done.stderr == (
         f"error: {tmp_path}/none: expected a training run's folder with metrics.jsonl: No such file or directory\n"
     )
 
 
-def test_export_of_nothing(tmp_path):
-    done = launch("export", "weights", f"--workdir={tmp_path}", f"--out={tmp_path}/vae.safetensors")
+def test_export_of_nothing(fork, tmp_path):
+    done = fork("launch.export", "weights", f"--workdir={tmp_path}", f"--out={tmp_path}/vae.safetensors")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "holds no weights; expected a training run's workdir" in done.stderr
     assert not any(tmp_path.iterdir())
@@ -128,11 +119,11 @@ def test_export_of_nothing(tmp_path):
         (["--config={tmp}/short.py"], "{tmp}/short.py doesn't describe a training run: it names no stage"),
     ],
 )
-def test_bad_input(tmp_path, arguments, sentence):
+def test_bad_input(fork, tmp_path, arguments, sentence):
     (tmp_path / "file").write_text("kept")
     (tmp_path / "short.py").write_text("import ml_collections\nget_config = ml_collections.ConfigDict")
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
-    done = launch("train", f"--workdir={tmp_path}/run", *arguments)
+    done = fork("launch.train", f"--workdir={tmp_path}/run", *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: ") and sentence.format(tmp=tmp_path) in done.stderr
     assert (tmp_path / "file").read_text() == "kept"

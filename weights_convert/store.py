@@ -139,7 +139,7 @@ def load(folder: Path, expected: Params, sharding: Any = None) -> Params:
 
 def _create(folder: Path, shape: Shape, dtype: np.dtype, *, stacked: bool) -> ts.TensorStore:
     name = "bfloat16" if dtype == DTYPES["bfloat16"] else np.dtype(dtype).str
-    metadata = {"shape": shape, "chunks": _chunks(shape, dtype.itemsize, stacked=stacked), "dtype": name}
+    metadata = {"shape": shape, "chunks": chunks(shape, dtype.itemsize, stacked=stacked), "dtype": name}
     spec = {
         "driver": "zarr",
         "kvstore": _file(folder),
@@ -150,12 +150,13 @@ def _create(folder: Path, shape: Shape, dtype: np.dtype, *, stacked: bool) -> ts
     return ts.open(spec, create=True, open=True).result()
 
 
-def _chunks(shape: Shape, itemsize: int, *, stacked: bool) -> list[int]:
-    chunks = [1, *shape[1:]] if stacked else list(shape)
-    while np.prod(chunks) * itemsize > CHUNK_BYTES:
-        axis = int(np.argmax(chunks))
-        chunks[axis] = -(-chunks[axis] // 2)
-    return [max(size, 1) for size in chunks]
+def chunks(shape: Shape, itemsize: int, *, stacked: bool) -> list[int]:
+    """The sides of the pieces that an array is stored in: halves of the longest side until they are small."""
+    sides = [1, *shape[1:]] if stacked else list(shape)
+    while np.prod(sides) * itemsize > CHUNK_BYTES:
+        axis = int(np.argmax(sides))
+        sides[axis] = -(-sides[axis] // 2)
+    return [max(size, 1) for size in sides]
 
 
 def _file(folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ def caption(words: Description, seed: int) -> str:
     floor = _a(f"{_material(*words.floor)} floor")
     top = _a(f"{words.ceiling} {'ceiling' if words.indoors else 'sky'}")
     place = f"{words.size} {'room' if words.indoors else 'courtyard'}"
-    things = _list([t for t in (_things("box", words.boxes), _things("pillar", words.pillars)) if t])
+    things = _list([t for t in (things_of("box", words.boxes), things_of("pillar", words.pillars)) if t])
     pictures = len(words.pictures)
     on_walls = f", {_COUNTS[pictures]} picture{'s' * (pictures > 1)} on the walls" if pictures else ""
     forms = (
@@ -35,7 +35,7 @@ def _material(color: str, pattern: str) -> str:
     return color if pattern == "plain" else f"{pattern} {color}"
 
 
-def _things(noun: str, colors: tuple[str, ...]) -> str:
+def things_of(noun: str, colors: tuple[str, ...]) -> str:
     """How many there are and the two commonest colours: few words that tell scenes apart."""
     if not colors:
         return ""

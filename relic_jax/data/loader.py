@@ -144,7 +144,7 @@ def batches(
       InputError: no such data set, or a clip is shorter than `frames` (names it).
     """
     window = _ClipWindow(str(directory), frames, tuple(fields))
-    return _endless(Clips(directory, split), window, batch, seed, workers, part)
+    return endless(Clips(directory, split), window, batch, seed, workers, part)
 
 
 class Latents:
@@ -214,7 +214,7 @@ def latent_batches(
     """
     source = Latents(directory, latents, fields=fields, split=split)
     weights = balance.weights(balance.histogram(source.actions())) if balanced else None
-    return _endless(source, None, batch, seed, workers, part, weights)
+    return endless(source, None, batch, seed, workers, part, weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +233,7 @@ class _ClipWindow(grain.transforms.RandomMap):
         return {name: np.float32(record[name]) if name in ("unit", "fps") else record[name] for name in self.fields}
 
 
-def _endless(
+def endless(
     source: Any,
     transform: grain.transforms.Transformation | None,
     batch: int,
@@ -242,6 +242,7 @@ def _endless(
     part: Part,
     weights: Float[np.ndarray, "clips"] | None = None,
 ) -> grain.DatasetIterator[dict[str, np.ndarray]] | PartOfBatches:
+    """Batches of a source's elements without end: `batches` and `latent_batches` say of which."""
     if weights is None:
         data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     else:

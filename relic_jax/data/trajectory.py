@@ -157,7 +157,7 @@ def sample_path(scene: Scene, frames: int, rng: np.random.Generator) -> Path:
         kind = rng.choice(list(_KINDS), p=list(_KINDS.values()))
         here = rotations[-1][-1], positions[-1][-1]
         if kind == "return" and left >= 24:
-            new = _out_and_back(scene, here, left, rng)
+            new = out_and_back(scene, here, left, rng)
         else:
             new = _segment(scene, here, "single" if kind == "single" else "mixed", left, rng)
         rotations.append(new.rotations[:left])
@@ -206,7 +206,7 @@ def _held(rotation: Rotation, kind: str, rng: np.random.Generator) -> Float[np.n
     return action
 
 
-def _out_and_back(scene: Scene, pose: tuple[Rotation, Vector], limit: int, rng: np.random.Generator) -> Path:
+def out_and_back(scene: Scene, pose: tuple[Rotation, Vector], limit: int, rng: np.random.Generator) -> Path:
     """Some segments out, a short stop, and the same poses in reverse, so that every view is seen again."""
     out = int(rng.integers(11, min(80, limit // 2), endpoint=True))
     parts, here, left = [], pose, out

@@ -18,7 +18,7 @@ Samples = Float[Array, " N"]  # one number a ray
 Ray = tuple[Samples, Samples, Samples]  # directions in the world, of any length
 
 
-class _Hit(typing.NamedTuple):
+class Hit(typing.NamedTuple):
     """What each ray meets: how far away, where on the surface in the surface's own axes, and how it looks."""
 
     distance: Samples
@@ -67,7 +67,8 @@ def _room_box(scene: Scene) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
     return jnp.array([0.0, -0.5, 0.0]) * scene.room, jnp.array([1.0, 0.5, 1.0]) * scene.room
 
 
-def _trace(scene: Scene, position: Float[Array, "3"], ray: Ray) -> _Hit:
+def trace(scene: Scene, position: Float[Array, "3"], ray: Ray) -> Hit:
+    """What each ray from `position` meets first."""
     wall, face = _room_exit(scene, position, ray)
     box, index = _nearest_box(scene, position, ray)
     is_box = box < wall
@@ -90,7 +91,7 @@ def _trace(scene: Scene, position: Float[Array, "3"], ray: Ray) -> _Hit:
     y = jnp.where(is_sky, 0.0, py)
     z = jnp.where(is_sky, 2.0 * ray[2] / (up + 0.25), sin * px + cos * pz)
     edges = (hx - jnp.abs(x), hy - jnp.abs(y), hz - jnp.abs(z))
-    return _Hit(distance, is_sky, (x, y, z), edges, rows[: SURFACE.size])
+    return Hit(distance, is_sky, (x, y, z), edges, rows[: SURFACE.size])
 
 
 def _elevation(ray: Ray) -> Samples:
@@ -110,7 +111,7 @@ def _wave(cycles: Samples) -> Samples:
     return -16.0 * x * (0.5 - jnp.abs(x))
 
 
-def _color(hit: _Hit, ray: Ray) -> tuple[Samples, Samples, Samples]:
+def _color(hit: Hit, ray: Ray) -> tuple[Samples, Samples, Samples]:
     """The surface's own red, green and blue: two colours in a pattern, a third in slow waves, and a trim."""
     look, (x, y, z) = hit.look, hit.point
     rates = look[SURFACE.waves].reshape(4, 4, -1)
@@ -129,13 +130,13 @@ def _color(hit: _Hit, ray: Ray) -> tuple[Samples, Samples, Samples]:
     return tuple(channels)
 
 
-def _edge_distance(hit: _Hit) -> Samples:
+def _edge_distance(hit: Hit) -> Samples:
     """How near the point is to an edge of its face: the second smallest distance to a side of the box."""
     ex, ey, ez = hit.edges
     return jnp.maximum(jnp.minimum(ex, ey), jnp.minimum(jnp.maximum(ex, ey), ez))
 
 
-def _light(hit: _Hit) -> Samples:
+def _light(hit: Hit) -> Samples:
     """Brightness: by the face's direction, darker in the room's corners and a little with distance."""
     (x, y, z), (ex, ey, ez), look = hit.point, hit.edges, hit.look
     smallest = jnp.minimum(jnp.minimum(ex, ey), ez)
@@ -169,7 +170,7 @@ def render(
     def frame(pose: tuple[Float[Array, "3 3"], Float[Array, "3"]]) -> UInt8[Array, "height width 3"]:
         rotation, position = pose
         ray = tuple(rotation[0, a] * u + rotation[1, a] * v + rotation[2, a] for a in range(3))
-        hit = _trace(scene, position, ray)
+        hit = trace(scene, position, ray)
         light = _light(hit)
         image = jnp.stack([jnp.mean((light * c).reshape(n * n, height, width), 0) for c in _color(hit, ray)], -1)
         return jnp.round(255.0 * jnp.clip(image, 0.0, 1.0)).astype(jnp.uint8)

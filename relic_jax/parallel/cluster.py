@@ -31,7 +31,7 @@ from relic_jax.errors import InputError
 from relic_jax.parallel import watch
 
 _VARIABLES = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
-_JOIN_S = 300
+JOIN_S = 300
 _SENTENCE = 1000  # bytes of an error that travel to the others
 
 
@@ -113,7 +113,7 @@ def join(at: Place) -> None:
         _wait_for(at)
     # JAX aborts when not all come in time; this says who is waiting, and is first.
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    late = threading.Timer(_JOIN_S, _nobody_came, [at])
+    late = threading.Timer(JOIN_S, _nobody_came, [at])
     late.daemon = True
     late.start()
     jax.distributed.initialize(
@@ -121,7 +121,7 @@ def join(at: Place) -> None:
         at.count,
         at.index,
         cluster_detection_method="deactivate",
-        initialization_timeout=2 * _JOIN_S,
+        initialization_timeout=2 * JOIN_S,
         heartbeat_timeout_seconds=100 * watch.SILENT_S,  # `watch` is quicker, and says who is missing
         shutdown_timeout_seconds=watch.SILENT_S,
     )
@@ -133,11 +133,11 @@ def join(at: Place) -> None:
 
 
 def _wait_for(at: Place) -> None:
-    until = time.monotonic() + _JOIN_S
+    until = time.monotonic() + JOIN_S
     while not _answers(at):
         if time.monotonic() > until:
             raise InputError(
-                f"process {at.index} of {at.count}: nobody answers at {at.coordinator} after {_JOIN_S} s; "
+                f"process {at.index} of {at.count}: nobody answers at {at.coordinator} after {JOIN_S} s; "
                 "process 0 must be started too, and COORDINATOR_ADDRESS be its host and port"
             )
         time.sleep(0.5)
@@ -153,7 +153,7 @@ def _answers(at: Place) -> bool:
 
 
 def _nobody_came(at: Place) -> None:
-    watch.leave(2, f"process {at.index} of {at.count}: not all others came to {at.coordinator} within {_JOIN_S} s")
+    watch.leave(2, f"process {at.index} of {at.count}: not all others came to {at.coordinator} within {JOIN_S} s")
 
 
 def _check_port(at: Place) -> None:
@@ -219,7 +219,7 @@ def together[T](make: Callable[[], T]) -> T:
     except Exception as failed:
         error = failed
     said = "" if error is None else f"{error}" or repr(error)
-    every = _gather(said)
+    every = gather(said)
     if not any(every):
         return made
     if error is not None and not isinstance(error, InputError | ConfigError):
@@ -228,7 +228,8 @@ def together[T](make: Callable[[], T]) -> T:
     raise InputError(every[0] if all(every) else f"process {first}: {every[first]}") from error
 
 
-def _gather(said: str) -> list[str]:
+def gather(said: str) -> list[str]:
+    """What every process said, in their order; each must say something, if only nothing."""
     line = np.frombuffer(said.encode()[:_SENTENCE].ljust(_SENTENCE, b"\0"), np.uint8)
     every = multihost_utils.process_allgather(line)
     return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in every]

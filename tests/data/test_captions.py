@@ -23,4 +23,4 @@ def test_captions_are_short_static_and_true():
     [((), ""), (("orange",), "an orange box"), (("red", "blue", "red"), "three red and blue boxes")],
 )
 def test_things(colors, expected):
-    assert captions._things("box", colors) == expected
+    assert captions.things_of("box", colors) == expected

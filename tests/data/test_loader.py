@@ -152,7 +152,7 @@ def test_parts_are_the_rows_of_the_whole_batches_and_go_on_in_other_parts(balanc
     def iterator(index, count):
         weights = np.arange(1, 8) / 28 if balanced else None
         numbers = [{"number": np.int64(i)} for i in range(7)]
-        return loader._endless(numbers, _Marked(), 4, 5, 0, Part(index, count), weights)
+        return loader.endless(numbers, _Marked(), 4, 5, 0, Part(index, count), weights)
 
     def joined(parts, steps):
         return [np.concatenate([next(part)["number"] for part in parts]).tolist() for _ in range(steps)]
@@ -171,7 +171,7 @@ def test_parts_are_the_rows_of_the_whole_batches_and_go_on_in_other_parts(balanc
 
 def test_parts_must_be_equal():
     with pytest.raises(InputError, match="a batch of 4 can't be divided into 3 equal parts"):
-        loader._endless([0], None, 4, 5, 0, Part(0, 3))
+        loader.endless([0], None, 4, 5, 0, Part(0, 3))
 
 
 class _Marked(grain.transforms.RandomMap):

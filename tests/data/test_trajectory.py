@@ -96,7 +96,7 @@ def test_out_and_back_ends_where_it_began():
     built, _ = scene.build_scene(4)
     rng = np.random.default_rng(0)
     pose = trajectory.start_pose(built, rng)
-    path = trajectory._out_and_back(built, pose, 120, rng)
+    path = trajectory.out_and_back(built, pose, 120, rng)
     np.testing.assert_array_equal(path.rotations[-1], pose[0])
     np.testing.assert_array_equal(path.positions[-1], pose[1])
     out = 1 + int(np.argmax(np.linalg.norm(path.positions - pose[1], axis=1)))

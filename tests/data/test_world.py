@@ -82,7 +82,7 @@ def test_a_full_turn_comes_back():
 def test_rays_agree_with_the_collision_geometry(seed):
     """Two implementations of the same geometry: the renderer's in JAX and the camera path's in NumPy."""
     built, _ = scene.build_scene(seed)
-    rng, trace = np.random.default_rng(seed), jax.jit(world._trace)
+    rng, trace = np.random.default_rng(seed), jax.jit(world.trace)
     for _ in range(20):
         position = rng.uniform([-2, -2, -2], [2, -0.3, 2])
         if not trajectory.free(built, position, 0.05):

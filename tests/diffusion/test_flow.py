@@ -6,6 +6,8 @@ import pytest
 
 from relic_jax.diffusion import flow
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 SHAPE = (2, 3, 4, 5, 2)
 CLEAN, NOISE = jnp.asarray(np.random.default_rng(0).normal(size=(2, *SHAPE)), jnp.float32)
 LEVELS = jnp.array([[0, 0.25, 1], [0.5, 0.1, 0.9]])  # another for each latent

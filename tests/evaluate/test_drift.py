@@ -9,6 +9,8 @@ from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, VAEConfig
 from relic_jax.evaluate import drift
 from tests.small import random_bundle
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 CFG = dataclasses.replace(
     RelicConfig.tiny(),
     dit=DiTConfig(dim=32, ffn_dim=32, heads=2, layers=1, text_len=32, text_dim=64, cond_dim=8, freq_dim=16),

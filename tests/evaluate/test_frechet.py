@@ -7,6 +7,8 @@ from relic_jax.config import RelicConfig
 from relic_jax.evaluate import frechet
 from tests.small import random_params
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 CFG = RelicConfig.tiny()
 
 

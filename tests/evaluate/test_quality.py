@@ -7,6 +7,8 @@ import pytest
 
 from relic_jax.evaluate import quality
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 
 @pytest.fixture
 def frames():

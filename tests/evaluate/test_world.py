@@ -3,10 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, VAEConfig
 from relic_jax.evaluate import world
 from tests.small import random_bundle
+
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 CFG = dataclasses.replace(
     RelicConfig.tiny(),

@@ -39,7 +39,7 @@ class ToyOnHosts(Toy):
     axes = {"hidden": {"w": ("embed", "mlp"), "b": ("mlp",)}, "out": {"w": ("embed", None)}, "mean": (None,)}
 
     def batches(self, seed, part=WHOLE):
-        return Slow(loader._endless(Source(), None, 8, seed, 0, part))
+        return Slow(loader.endless(Source(), None, 8, seed, 0, part))
 
 
 class Slow:

@@ -15,6 +15,8 @@ from relic_jax.config import DiTConfig, MemoryConfig, PrecisionConfig, RelicConf
 from relic_jax.memory import cache
 from relic_jax.memory.layout import layout
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 SCHEDULE = (1, 4, 2)
 TOKENS = {1: 24, 2: 6, 4: 2}  # of a latent on the 4 x 6 grid, by pooling factor
 FIRST = {1: 0, 2: 30, 4: 40}  # a latent's numbers begin at 100 times its index, those of each resolution here

@@ -6,6 +6,8 @@ import pytest
 
 from relic_jax.memory import compress
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 
 def average(x, factor, unit=1):
     """The mean of each cell of [rows, columns, ...], whose last row and column are repeated to whole cells."""

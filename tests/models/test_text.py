@@ -12,6 +12,8 @@ from relic_jax.config import TextConfig
 from relic_jax.errors import InputError
 from relic_jax.models import module, text, tokenizer, umt5
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 
 @pytest.mark.parametrize(
     ("raw", "expected"),

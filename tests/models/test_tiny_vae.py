@@ -14,6 +14,8 @@ from relic_jax.models import module, tiny_vae
 from weights_convert import table
 from weights_convert.tables import taew2_1
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 FULL = TinyVAEConfig.taew2_1()
 SMALL = TinyVAEConfig(latent_channels=4, encoder_dim=6, decoder_dims=(12, 8, 6, 6), blocks=2)
 BATCH, LATENTS, HEIGHT, WIDTH = 2, 4, 2, 3

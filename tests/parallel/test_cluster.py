@@ -114,7 +114,7 @@ def test_together_is_make_alone():
 )
 def test_together_says_on_every_process_what_one_lacks(monkeypatch, others, sentence):
     monkeypatch.setattr(cluster.watch, "alone", lambda: False)
-    monkeypatch.setattr(cluster, "_gather", lambda said: others)
+    monkeypatch.setattr(cluster, "gather", lambda said: others)
     for make in (lambda: 3, _no_clips):
         with pytest.raises(InputError) as caught:
             cluster.together(make)
@@ -123,7 +123,7 @@ def test_together_says_on_every_process_what_one_lacks(monkeypatch, others, sent
 
 def test_an_error_of_the_program_keeps_its_traceback_where_it_happened(monkeypatch):
     monkeypatch.setattr(cluster.watch, "alone", lambda: False)
-    monkeypatch.setattr(cluster, "_gather", lambda said: ["", said])
+    monkeypatch.setattr(cluster, "gather", lambda said: ["", said])
     with pytest.raises(ZeroDivisionError):
         cluster.together(lambda: 1 / 0)
 
@@ -134,7 +134,7 @@ def _no_clips():
 
 def test_a_folder_that_is_not_shared(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster.watch, "alone", lambda: False)
-    monkeypatch.setattr(cluster, "_gather", lambda said: [said])
+    monkeypatch.setattr(cluster, "gather", lambda said: [said])
     cluster.check_shared(tmp_path)
     assert not any(tmp_path.iterdir())
     monkeypatch.setattr(cluster.distributed.global_state, "process_id", 1)
@@ -143,7 +143,7 @@ def test_a_folder_that_is_not_shared(monkeypatch, tmp_path):
 
 
 def test_nobody_answers(monkeypatch):
-    monkeypatch.setattr(cluster, "_JOIN_S", 0)
+    monkeypatch.setattr(cluster, "JOIN_S", 0)
     with socket.socket() as unused:
         unused.bind(("localhost", 0))  # and does not listen
         at = cluster.Place(f"localhost:{unused.getsockname()[1]}", 2, 1)

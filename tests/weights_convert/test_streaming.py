@@ -122,6 +122,6 @@ def test_loads_with_any_sharding(source, tmp_path):
 
 def test_a_chunk_is_never_more_than_a_layer_nor_than_the_limit(monkeypatch):
     monkeypatch.setattr(store, "CHUNK_BYTES", 1 << 10)
-    assert store._chunks((3, 8, 16), 4, stacked=True) == [1, 8, 16]
-    assert store._chunks((3, 30, 64), 4, stacked=True) == [1, 15, 16]
-    assert store._chunks((3, 8), 4, stacked=False) == [3, 8]
+    assert store.chunks((3, 8, 16), 4, stacked=True) == [1, 8, 16]
+    assert store.chunks((3, 30, 64), 4, stacked=True) == [1, 15, 16]
+    assert store.chunks((3, 8), 4, stacked=False) == [3, 8]

@@ -92,7 +92,7 @@ def test_leaves_without_a_source_are_relics_own(name):
         (FRAME_CONV, (3, 4, 1, 1)),
         (SQUEEZE, (1, 6, 4)),
         (trailing(3), (5, 1, 1, 1)),
-        (wan_dit._patches(peers.DIT), (96, 16, 1, 2, 2)),
+        (wan_dit.patches(peers.DIT), (96, 16, 1, 2, 2)),
     ],
 )
 def test_transforms_are_undone(transform, shape):

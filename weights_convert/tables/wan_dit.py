@@ -73,7 +73,7 @@ def diffusers(cfg: DiTConfig) -> list[Row]:
 
 
 def _rows(cfg: DiTConfig, column: int) -> list[Row]:
-    rows = [Row("patch_embedding.weight", "patch_embedding.kernel", _patches(cfg))]
+    rows = [Row("patch_embedding.weight", "patch_embedding.kernel", patches(cfg))]
     for names in _LINEAR:
         rows.append(Row(f"{names[column]}.weight", f"{names[0]}.kernel", LINEAR))
         rows.append(Row(f"{names[column]}.bias", f"{names[0]}.bias"))
@@ -86,7 +86,7 @@ def _rows(cfg: DiTConfig, column: int) -> list[Row]:
     return rows
 
 
-def _patches(cfg: DiTConfig) -> Transform:
+def patches(cfg: DiTConfig) -> Transform:
     """A convolution [D, C, 1, p, p] to a matrix [p p C, D]; numbers of a token in the order row, column, channel."""
     patch, channels = cfg.patch, cfg.latent_channels
     return Transform(

@@ -123,40 +123,38 @@ def _evaluate(name: str, *more: str) -> Step:
     return Step(name, command, (BUNDLE,), (out,), json=f"{out}.json")
 
 
-# What `toy` appends to the commands; the last of two equal flags holds. Frames stay, so that the lengths do.
+# What `toy` appends to the commands; the last of two equal flags holds. Clips of 12 latents: three blocks, of which the
+# last one remembers.
 _SMALL = (
     *("video.height=32", "video.width=48", "vae.base_dim=4", "vae.multipliers=(1,1,1)"),
     *("dit.dim=32", "dit.ffn_dim=48", "dit.heads=2", "dit.layers=2", "dit.cond_dim=16", "dit.freq_dim=16"),
 )
 _SMALL_MODEL = tuple(f"--config.{change}" for change in _SMALL)
 _SMALL_STAGE = tuple(f"--config.model.{change}" for change in _SMALL)
+_SMALL_TEACHER = tuple(f"--config.terms.score.teacher_{change}" for change in _SMALL if change.startswith("dit."))
 _FEW_STEPS = tuple(
     f"--config.{change}"
     for change in ("steps=2", "batch=2", "optimizer.warmup=0", "log_every=1", "sample_every=2", "save_every=1")
 )
+_DISTILL = ("--config.generator_every=2", "--config.micro_batch=2", "--config.critic_optimizer.warmup=0")
 _TOY = {
-    "launch.prepare_data world": ("--clips=4", "--height=32", "--width=48"),
-    "launch.prepare_data tokenizer": _SMALL_MODEL,
-    "launch.prepare_data latents": _SMALL_MODEL,
-    "launch.train": (*_SMALL_STAGE, *_FEW_STEPS),
-    "launch.export bundle": _SMALL_MODEL,
-    "launch.evaluate world": (*_SMALL_MODEL, "--scenes=4"),
-    "launch.evaluate revisit": (*_SMALL_MODEL, "--scenes=2"),
-    "launch.generate": (*_SMALL_MODEL, "--actions=w-16,l-16"),
+    "clips": ("--clips=4", "--frames=45", "--height=32", "--width=48"),
+    "tokenizer": _SMALL_MODEL,
+    "latents": _SMALL_MODEL,
+    "vae": (*_SMALL_STAGE, *_FEW_STEPS, "--config.frames=9"),
+    "teacher": (*_SMALL_STAGE, *_FEW_STEPS, "--config.frames=45"),
+    "causal": (*_SMALL_STAGE, *_FEW_STEPS, "--config.frames=45"),
+    "ode_data": (*_SMALL_STAGE, "--config.clips=2", "--config.frames=45", "--config.steps=4", "--config.workers=1"),
+    "ode": (*_SMALL_STAGE, *_FEW_STEPS, "--config.frames=45"),
+    "distill": (*_SMALL_STAGE, *_SMALL_TEACHER, *_FEW_STEPS, *_DISTILL, "--config.frames=45"),
+    "bundle": _SMALL_MODEL,
+    "world": (*_SMALL_MODEL, "--scenes=4"),
+    "revisit": (*_SMALL_MODEL, "--scenes=2"),
+    "demo": (*_SMALL_MODEL, "--actions=w-16,l-16"),
 }
-_SMALL_TEACHER = tuple(f"--config.terms.score.teacher_{change}" for change in _SMALL if change.startswith("dit."))
-_TOY_STEPS = {
-    "ode_data": (*_SMALL_STAGE, "--config.clips=2"),  # its steps are Euler's
-    "distill_5s": (
-        *(*_SMALL_STAGE, *_SMALL_TEACHER, *_FEW_STEPS),
-        *("--config.generator_every=2", "--config.micro_batch=2", "--config.critic_optimizer.warmup=0"),
-    ),
-}
-_TOY_STEPS |= dict.fromkeys(("distill_10s", "distill_20s"), _TOY_STEPS["distill_5s"])
 
 
 def _toy(step: Step) -> Step:
     """A step at toy size."""
-    words = " ".join(word for word in step.command[:2] if not word.startswith("--"))
-    more = _TOY_STEPS.get(step.name) or _TOY[words]
-    return dataclasses.replace(step, command=(*step.command, *more))
+    kind = step.name if step.name in _TOY else step.name.partition("_")[0]
+    return dataclasses.replace(step, command=(*step.command, *_TOY[kind]))

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from relic_jax.camera.actions import ACTIONS
-from relic_jax.data import captions, trajectory, world
+from relic_jax.data import captions, walks, world
 from relic_jax.data.clip import Clip, from_poses
 from relic_jax.data.shards import Split
 
@@ -42,7 +42,7 @@ def world_clip(seed: int, frames: int, height: int, width: int, lead: int = 0) -
     Paths begin where there is much to see; with a `lead` the clip begins so many frames later, anywhere.
     """
     scene, words = world.build_scene(seed)
-    path = trajectory.sample_path(scene, lead + frames, np.random.default_rng([seed, 1]))
+    path = walks.sample_path(scene, lead + frames, np.random.default_rng([seed, 1]))
     rotations, positions = path.rotations[lead:], path.positions[lead:]
     video = world.render(scene, rotations.astype(np.float32), positions.astype(np.float32), height=height, width=width)
     return from_poses(np.asarray(video), rotations, positions, caption=captions.caption(words, seed), seed=seed)

@@ -21,7 +21,7 @@ from jaxtyping import Float, UInt8
 from relic_jax import pixels, rng
 from relic_jax.camera import actions as camera_actions
 from relic_jax.config import RelicConfig
-from relic_jax.data import captions, trajectory, world
+from relic_jax.data import captions, walks, world
 from relic_jax.data.clip import from_poses
 from relic_jax.evaluate import generate
 from relic_jax.evaluate.quality import ssim
@@ -95,21 +95,21 @@ def join(parts: list[Scenes]) -> Scenes:
     )
 
 
-def out_and_back(scene: world.Scene, way: str, rng: np.random.Generator) -> trajectory.Path:
+def out_and_back(scene: world.Scene, way: str, rng: np.random.Generator) -> walks.Path:
     """The path of 2 OUT_FRAMES + 1 frames on which most steps can be made, of a few that are tried."""
-    best: tuple[float, trajectory.Path] | None = None
+    best: tuple[float, walks.Path] | None = None
     for _ in range(12):
-        rotation, position = trajectory.start_pose(scene, rng)
+        rotation, position = walks.start_pose(scene, rng)
         actions = np.zeros((OUT_FRAMES, len(camera_actions.ACTIONS)))
         for pairs, first in zip(WAYS[way], (0, OUT_FRAMES - _END_FRAMES), strict=True):
             for pair in pairs:
                 actions[first:, camera_actions.ACTIONS.index(rng.choice(pair))] = rng.uniform(*_SPEEDS)
-        out, made = trajectory.walk(scene, rotation, position, actions)
+        out, made = walks.walk(scene, rotation, position, actions)
         rotations = np.concatenate([rotation[None], out.rotations])
         positions = np.concatenate([position[None], out.positions])
         if best is None or made.mean() > best[0]:
             order = [*range(OUT_FRAMES + 1), *range(OUT_FRAMES - 1, -1, -1)]
-            best = float(made.mean()), trajectory.Path(rotations[order], positions[order])
+            best = float(made.mean()), walks.Path(rotations[order], positions[order])
         if best[0] == 1.0:
             break
     return best[1]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from relic_jax.camera import poses
-from relic_jax.data import scene, trajectory, world
+from relic_jax.data import scene, walks, world
 
 SEEDS = range(6)
 
 
 def look(seed: int, yaw: float = 0.0, pitch: float = 0.0, **size: int) -> np.ndarray:
     built, _ = scene.build_scene(seed)
-    rotation, position = trajectory.start_pose(built, np.random.default_rng(seed))
+    rotation, position = walks.start_pose(built, np.random.default_rng(seed))
     rotation = np.asarray(poses.rotation_from_euler(yaw, pitch, 0.0)) @ rotation
     return np.asarray(
         world.render(built, rotation[None].astype(np.float32), position[None].astype(np.float32), **size)
@@ -85,19 +85,19 @@ def test_rays_agree_with_the_collision_geometry(seed):
     rng, trace = np.random.default_rng(seed), jax.jit(world.trace)
     for _ in range(20):
         position = rng.uniform([-2, -2, -2], [2, -0.3, 2])
-        if not trajectory.free(built, position, 0.05):
+        if not walks.free(built, position, 0.05):
             continue
         rotation = np.asarray(poses.rotation_from_euler(*rng.uniform(-80, 80, 3)))
         ray = tuple(jnp.asarray(rotation[2, a : a + 1], jnp.float32) for a in range(3))
         hit = trace(built, jnp.asarray(position, jnp.float32), ray)
-        assert float(hit.distance[0]) == pytest.approx(trajectory.view_distance(built, rotation, position), abs=1e-3)
+        assert float(hit.distance[0]) == pytest.approx(walks.view_distance(built, rotation, position), abs=1e-3)
         reached = position + (float(hit.distance[0]) - 0.01) * rotation[2]
-        assert trajectory.free(built, reached, 0.0) and not trajectory.free(built, reached, 0.02)
+        assert walks.free(built, reached, 0.0) and not walks.free(built, reached, 0.02)
 
 
 def test_render_clip_shows_what_the_clip_shows():
     built, _ = scene.build_scene(3)
-    path = trajectory.sample_path(built, 9, np.random.default_rng(3))
+    path = walks.sample_path(built, 9, np.random.default_rng(3))
     expected = np.asarray(world.render(built, path.rotations.astype(np.float32), path.positions.astype(np.float32)))
     rotations, positions = poses.relative(path.rotations, path.positions)
     again = world.render_clip(3, path.rotations[0], path.positions[0], rotations, positions)

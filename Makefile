@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 UV := uv==0.13.9
-EXTRAS := serve eval data convert test
+EXTRAS := eval convert test
 
 # What `make demo` films: the bundled picture, a sentence, and the keys (key, dash, frames).
 PICTURE := relic_jax/assets/demo/room.png

@@ -66,7 +66,7 @@ def training(stage: str) -> Callable[[Config, Mesh, int], Program]:
     """A step of a training stage: loss, gradient, AdamW, moving average; of `distill` rollout, critic and replay."""
 
     def program(cfg: Config, mesh: Mesh, batch: int) -> Program:
-        of = run.stage_of(_run(cfg, mesh, batch, stage))
+        of = run.make(_run(cfg, mesh, batch, stage), check=False)
         shapes = of.abstract()
         state, frozen, samples = (abstract.place(tree, mesh) for tree in (shapes.state, shapes.frozen, shapes.batch))
         kinds = {"weights": state.params, "ema": state.ema, "optimizer": state.opt_state, "batch": samples, **frozen}

@@ -35,6 +35,17 @@ def layers() -> set[str]:
     return {module.strip(" ()") for layer in contract["layers"] for module in layer.split(":")}
 
 
+def test_the_architecture_page_draws_the_contract():
+    """Its lines from top to bottom are the contract's."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawing = page.split("## The layers")[1].split("```")[1]
+    drawn = [re.split(r"\s{3,}", line.strip())[:-1] for line in drawing.splitlines() if re.search(r"[a-z]", line)]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = settings["tool"]["importlinter"]["contracts"]
+    wanted = [[m.strip(" ()").removeprefix("relic_jax.") for m in layer.split(":")] for layer in contract["layers"]]
+    assert [[name.strip("()") for name in line] for line in drawn] == wanted
+
+
 def test_every_module_is_in_the_contract():
     assert {f"relic_jax.{module.name}" for module in pkgutil.iter_modules(relic_jax.__path__)} <= layers()
 

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, PRNGKeyArray
 
+from relic_jax.rng import each
+
 Params = dict[str, Any]
 Initializer = Callable[[PRNGKeyArray, tuple[int, ...], DTypeLike], Array]
 
@@ -70,5 +72,5 @@ def bind[M: nnx.Module](module: type[M], config: Any, params: Params) -> M:
 
 def stack[M: nnx.Module](make: Callable[[nnx.Rngs], M], count: int, rngs: nnx.Rngs) -> M:
     """`count` modules as one whose every parameter has a leading axis, for `jax.lax.scan`."""
-    keys = jax.random.split(rngs.params(), count)
+    keys = each(rngs.params(), count)
     return jax.vmap(lambda key: make(nnx.Rngs(params=key)))(keys)

@@ -28,10 +28,6 @@ class Leaf:
     dtype: Any
     axes: tuple[str | None, ...]
 
-    @property
-    def struct(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(self.shape, self.dtype)
-
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
@@ -67,16 +63,11 @@ def moments(optimizer: optax.GradientTransformation, params: Any) -> Any:
     return optax.tree_map_params(
         optimizer,
         lambda leaf, param: leaf if masked(leaf) else Leaf(leaf.shape, leaf.dtype, param.axes),
-        jax.eval_shape(optimizer.init, structs(params)),
+        jax.eval_shape(optimizer.init, place(params, None)),
         params,
         transform_non_params=copies,
         is_leaf=masked,
     )
-
-
-def structs(tree: Any) -> Any:
-    """The shapes alone."""
-    return jax.tree.map(lambda leaf: leaf.struct, tree)
 
 
 def specs(tree: Any, mesh: Any) -> Any:
@@ -98,7 +89,7 @@ def specs(tree: Any, mesh: Any) -> Any:
 def place(tree: Any, mesh: Mesh | None) -> Any:
     """Shapes that say where each leaf lies: what weights are loaded into, and what programs are compiled for."""
     if mesh is None:
-        return structs(tree)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
     def placed(leaf: Leaf, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))

@@ -6,7 +6,7 @@ closely enough to tell a video from a still, a grey or a burnt one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -50,17 +50,10 @@ def detail(video: Latents) -> Scalar:
     return video.std(axis=(2, 3)).mean()
 
 
-MEASURES: dict[str, Callable[[Latents], Scalar]] = {
-    "dynamic_degree": dynamic_degree,
-    "saturation": saturation,
-    "drift": drift,
-    "detail": detail,
-}
-
-
 def measure(video: Latents, truth: Latents) -> dict[str, Scalar]:
     """Each measure of the student's clips, relative to real clips of the same conditions; the picture is left out."""
-    return {name: of(video[:, 1:]) / jnp.maximum(of(truth[:, 1:]), _STILL) for name, of in MEASURES.items()}
+    measures = dynamic_degree, saturation, drift, detail
+    return {of.__name__: of(video[:, 1:]) / jnp.maximum(of(truth[:, 1:]), _STILL) for of in measures}
 
 
 def check(means: Mapping[str, float]) -> None:

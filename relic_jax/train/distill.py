@@ -228,7 +228,7 @@ class DistillStage(StreamingStage):
         dit = self.score.teacher_model.dit
         check_teacher(of_score.teacher, dit, cfg.model.vae.frames_of(latents), "config.terms.score.teacher_dit")
         super().check_inputs()
-        load_params(of_score.teacher, abstract.structs(self.critic_parameters))
+        load_params(of_score.teacher, abstract.place(self.critic_parameters, None))
 
     @functools.cached_property
     def terms(self) -> dict[str, Term]:

@@ -21,9 +21,10 @@ from relic_jax.models.module import Params
 from relic_jax.parallel.part import WHOLE, Part
 from relic_jax.parallel.placement import fetch
 from relic_jax.pixels import psnr, to_uint8
-from relic_jax.train import abstract, clips, metrics
+from relic_jax.train import abstract, clips
 from relic_jax.train.checkpoint import load_params
 from relic_jax.train.run import Batches, ClipRunConfig, Stage
+from relic_jax.video import image_grid
 
 HELD_OUT = 4  # clips that are generated to be measured and looked at
 SHOWN_EVERY = 12  # frames
@@ -112,7 +113,8 @@ class LatentStage(Stage):
     def sample(self, params: Params, frozen: Any, key: PRNGKeyArray) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
         """Held-out clips through time: a row of the truth, a row of what the model makes of the same actions."""
         truth, made = (x[:, ::SHOWN_EVERY] for x in self._videos(params, frozen, key))
-        return {"generated": metrics.grid(np.stack([truth, made], axis=1).reshape(-1, *truth.shape[1:]))}
+        rows = np.stack([truth, made], axis=1)
+        return {"generated": np.asarray(image_grid(list(rows.reshape(-1, *rows.shape[3:])), rows.shape[2]))}
 
     def _videos(self, params: Params, frozen: Any, key: PRNGKeyArray) -> tuple[np.ndarray, np.ndarray]:
         held_out = jax.tree.map(jnp.asarray, self.held_out)

@@ -187,20 +187,17 @@ class Clock:
     """Tells compilation, which the first step waits for, from the steps after it."""
 
     def __init__(self) -> None:
-        self._begun, self._first, self._count = time.perf_counter(), 0.0, 0
+        self.compile_s, self._begun, self._count = 0.0, time.perf_counter(), 0
 
     def tick(self) -> None:
+        if not self._count:
+            now = time.perf_counter()
+            self.compile_s, self._begun = now - self._begun, now
         self._count += 1
-        if self._count == 1:
-            self._first = time.perf_counter()
-
-    @property
-    def compile_s(self) -> float:
-        return self._first - self._begun if self._count else 0.0
 
     @property
     def steps_per_s(self) -> float:
-        return (self._count - 1) / (time.perf_counter() - self._first) if self._count > 1 else 0.0
+        return (self._count - 1) / (time.perf_counter() - self._begun) if self._count > 1 else 0.0
 
 
 def begin(stage: Stage, frozen: Any, key: PRNGKeyArray, mesh: jax.sharding.Mesh | None) -> State:

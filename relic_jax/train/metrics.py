@@ -60,12 +60,6 @@ def read(workdir: Path) -> list[dict[str, int | float]]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def grid(images: UInt8[np.ndarray, "R C H W 3"]) -> UInt8[np.ndarray, "RH CW 3"]:
-    """Rows and columns of pictures as one picture."""
-    rows, columns, height, width, _ = images.shape
-    return images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
-
-
 def _drop_beyond(path: Path, step: int) -> None:
     if not path.exists():
         return

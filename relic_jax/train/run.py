@@ -242,18 +242,14 @@ def config_class(stage: str) -> type[RunConfig]:
     return getattr(importlib.import_module(f"relic_jax.train.{file}"), config)
 
 
-def stage_of(cfg: RunConfig) -> Stage:
-    """The stage that a configuration describes; reads nothing."""
-    file, _, stage = _STAGES[cfg.stage]
-    return getattr(importlib.import_module(f"relic_jax.train.{file}"), stage)(cfg)
-
-
-def make(cfg: RunConfig) -> Stage:
-    """The stage that a configuration describes, after the checks that need no compilation.
+def make(cfg: RunConfig, *, check: bool = True) -> Stage:
+    """The stage that a configuration describes, after the checks that need no compilation; unchecked it reads nothing.
 
     Raises:
       ConfigError, InputError: see the stage's `check_inputs`.
     """
-    stage = stage_of(cfg)
-    stage.check_inputs()
+    file, _, kind = _STAGES[cfg.stage]
+    stage = getattr(importlib.import_module(f"relic_jax.train.{file}"), kind)(cfg)
+    if check:
+        stage.check_inputs()
     return stage

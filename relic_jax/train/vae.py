@@ -21,8 +21,9 @@ from relic_jax.parallel.part import WHOLE, Part
 from relic_jax.parallel.placement import fetch
 from relic_jax.pixels import psnr, to_float, to_uint8
 from relic_jax.rng import Streams
-from relic_jax.train import abstract, metrics
+from relic_jax.train import abstract
 from relic_jax.train.run import Batches, RunConfig, Scalars, SupervisedStage
+from relic_jax.video import image_grid
 
 HELD_OUT = 8  # clips that `evaluate` measures
 HELD_OUT_FRAMES = 81  # of each, at most: more than a training window, for the decoder runs on for ever
@@ -83,10 +84,8 @@ class VAEStage(SupervisedStage):
         """First, middle and last frame of held-out clips: each row what came, then what was reconstructed."""
         last = self.held_out.shape[1] - 1
         frames = [0, last // 2, last]
-        rows = [
-            np.concatenate([video[frames], self._reconstruct(params, video)[frames]]) for video in self.held_out[:SHOWN]
-        ]
-        return {"reconstruction": metrics.grid(np.stack(rows))}
+        rows = [[video[frames], self._reconstruct(params, video)[frames]] for video in self.held_out[:SHOWN]]
+        return {"reconstruction": np.asarray(image_grid(list(np.concatenate(sum(rows, []))), 2 * len(frames)))}
 
     def finish(self, params: Params) -> Params:
         """Sets `latent_mean` and `latent_std`, per channel, from training batches."""

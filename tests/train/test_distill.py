@@ -15,7 +15,7 @@ from relic_jax.models import weights
 from relic_jax.models.dit import DiT
 from relic_jax.rng import Streams, streams
 from relic_jax.stream import rollout as stream
-from relic_jax.train import checkpoint, collapse, loop, metrics, replay, run
+from relic_jax.train import abstract, checkpoint, collapse, loop, metrics, replay, run
 from relic_jax.train.distill import DistillConfig, DistillStage
 from relic_jax.train.optimizer import OptimizerConfig
 from relic_jax.train.terms import regression, score
@@ -63,7 +63,7 @@ def begun(cfg):
     """The stage, its state before the first step, its frozen weights and a batch."""
     stage = run.make(cfg)
     shapes = stage.abstract()
-    frozen = stage.load(jax.tree.map(lambda leaf: leaf.struct, shapes.frozen))
+    frozen = stage.load(abstract.place(shapes.frozen, None))
     params = encoded.random_params(DiT, cfg.model.dit)
     batch = jax.tree.map(jnp.asarray, next(stage.batches(0)))
     return stage, stage.init(params, frozen), frozen, batch
@@ -297,7 +297,7 @@ def test_a_plan_of_the_step_needs_nothing_on_disk():
     )  # fmt: skip
     stage = DistillStage(cfg)
     shapes = stage.abstract()
-    given = [jax.tree.map(lambda leaf: leaf.struct, tree) for tree in (shapes.state, shapes.frozen, shapes.batch)]
+    given = [abstract.place(tree, None) for tree in (shapes.state, shapes.frozen, shapes.batch)]
     after, _ = jax.eval_shape(lambda *given: stage.step(*given, streams(jax.random.key(0))), *given)
     for before, kept in zip(jax.tree.leaves(given[0]), jax.tree.leaves(after), strict=True):
         assert (before.shape, before.dtype) == (kept.shape, kept.dtype)

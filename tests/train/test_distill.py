@@ -77,19 +77,20 @@ def dot(a, b):
     return sum(float((x * y).sum()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+@pytest.fixture(scope="module")
+def made(data):
+    """A step's samples and the gradient that the stage takes from them, with both terms."""
+    stage, state, frozen, batch = begun(config(data, of_regression=REGRESSION))
+    rng = streams(jax.random.key(3), 0)
+    samples = jax.jit(lambda params, frozen, batch: stage.roll_out(params, frozen, batch, rng))(
+        state.params, frozen, batch
+    )
+    gradient, scalars = jax.jit(lambda *given: stage.generator_gradient(*given, rng))(state, frozen, samples)
+    return stage, state, frozen, samples, gradient, scalars, rng
+
+
 class TestTheStudentsGradient:
     """Sign, weight and normalisation of the update, which no test of a term alone can see."""
-
-    @pytest.fixture(scope="class")
-    def made(self, data):
-        """A step's samples and the gradient that the stage takes from them, with both terms."""
-        stage, state, frozen, batch = begun(config(data, of_regression=REGRESSION))
-        rng = streams(jax.random.key(3), 0)
-        samples = jax.jit(lambda params, frozen, batch: stage.roll_out(params, frozen, batch, rng))(
-            state.params, frozen, batch
-        )
-        gradient, scalars = jax.jit(lambda *given: stage.generator_gradient(*given, rng))(state, frozen, samples)
-        return stage, state, frozen, samples, gradient, scalars, rng
 
     def replayed(self, made, wanted):
         """The gradient of what is wanted of each sample's latents, by replay, a mean over samples and numbers."""

@@ -71,6 +71,7 @@ def get_config(length: str = "5s") -> ml_collections.ConfigDict:
                 "regression": None,
             },
             generator_every=5,
+            stop_on_collapse=True,
             ema=0.9,  # of 30 updates, not of thousands
             ema_start=ema_start,
             pose_drop=0.0,

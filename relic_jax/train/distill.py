@@ -46,12 +46,14 @@ class DistillConfig(ClipRunConfig):
       critic_optimizer: the critic's. It starts from the teacher's weights.
       generator_every: steps; the student learns at every so many, the critic at each.
       micro_batch: clips that are rolled out together; gradients add up to `batch`.
+      stop_on_collapse: else the measures of collapse are only logged.
     """
 
     terms: dict[str, Any]
     critic_optimizer: OptimizerConfig
     generator_every: int = 5
     micro_batch: int = 1
+    stop_on_collapse: bool = True
     pose_drop: float = 0.0
 
     def __post_init__(self) -> None:
@@ -203,7 +205,8 @@ class DistillStage(StreamingStage):
         return {**super().load(shapes), "teacher": load_params(self.score.cfg.teacher, shapes["teacher"])}
 
     def check(self, means: Mapping[str, float]) -> None:
-        collapse.check(means)
+        if self.cfg.stop_on_collapse:
+            collapse.check(means)
 
     def check_inputs(self) -> None:
         """See `StreamingStage`.

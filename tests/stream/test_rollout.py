@@ -63,7 +63,7 @@ def begin(cfg, seed=3):
     return rollout.start(cfg, image, jax.random.normal(keys[1], (1, 4, 8)), jax.random.key(seed))
 
 
-step = jax.jit(rollout.step, static_argnums=1)
+step, write = (jax.jit(f, static_argnums=1) for f in (rollout.step, rollout.write))
 
 
 def run(cfg, blocks, seed=3):
@@ -152,9 +152,9 @@ def test_memory_reaches_what_the_window_has_lost(compress):
         cfg = config(mode, compress)
         state = begin(cfg)
         still = Conditions.of(state.text, jnp.zeros((1, 2, 52)), jnp.zeros((1, 2, 48)))
-        state = rollout.write(params(), cfg, state, first, still)
+        state = write(params(), cfg, state, first, still)
         for _ in range(3):  # these are written as they are, so that only memory carries the difference
-            state = rollout.write(params(), cfg, state, jnp.ones((1, 2, 8, 12, 16)), still)
+            state = write(params(), cfg, state, jnp.ones((1, 2, 8, 12, 16)), still)
         return step(params(), cfg, state, walk(1, cfg))[1]
 
     a, b = (jax.random.normal(jax.random.key(i), (1, 2, 8, 12, 16)) for i in range(2))

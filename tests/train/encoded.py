@@ -56,11 +56,6 @@ def conditions(batch: int, latents: int) -> Conditions:
     return Conditions.of(jnp.zeros((batch, 4, 8)), jnp.zeros((batch, latents, 52)), jnp.zeros((batch, latents, 48)))
 
 
-def bound(dit: DiTConfig, params: module.Params) -> DiT:
-    """A transformer to call."""
-    return module.bind(DiT, dit, params)
-
-
 def write(folder: Path, cfg: RelicConfig, length: int, clips: int = 4) -> None:
     """folder/clips: encoded clips of so many latents; folder/vae.safetensors; folder/student.safetensors."""
     rng = np.random.default_rng(0)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from relic_jax.config import ConfigError
-from relic_jax.diffusion import flow
 from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.dit import DiT
@@ -77,16 +76,22 @@ def dot(a, b):
     return sum(float((x * y).sum()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+class Known(score.Term):
+    """A score whose gradient is known, whatever the noise: the sine of each number."""
+
+    def gradient(self, sample, models, key):
+        return jnp.sin(3 * sample.rollout.latents).at[:, 0].set(0), {}
+
+
 @pytest.fixture(scope="module")
 def made(data):
-    """A step's samples and the gradient that the stage takes from them, with both terms."""
+    """A step's samples and the gradient that the stage takes from them, with a known score and regression."""
     stage, state, frozen, batch = begun(config(data, of_regression=REGRESSION))
+    stage.terms["score"] = Known(stage.score.cfg, MODEL)
     rng = streams(jax.random.key(3), 0)
-    samples = jax.jit(lambda params, frozen, batch: stage.roll_out(params, frozen, batch, rng))(
-        state.params, frozen, batch
-    )
+    samples = jax.jit(lambda *given: stage.roll_out(*given, rng))(state.params, frozen, batch)
     gradient, scalars = jax.jit(lambda *given: stage.generator_gradient(*given, rng))(state, frozen, samples)
-    return stage, state, frozen, samples, gradient, scalars, rng
+    return stage, state, frozen, samples, gradient, scalars
 
 
 class TestTheStudentsGradient:
@@ -94,68 +99,60 @@ class TestTheStudentsGradient:
 
     def replayed(self, made, wanted):
         """The gradient of what is wanted of each sample's latents, by replay, a mean over samples and numbers."""
-        stage, state, _, samples, *_ = made
-        total = None
+        _, state, _, samples, *_ = made
+        replay_gradient, total = jax.jit(replay.replay_gradient, static_argnames="cfg"), None
         for i, of_latents in enumerate(wanted):
             one = jax.tree.map(lambda x, i=i: x[i], samples.rollout)
             blocks = stream.split(of_latents / of_latents[:, 1:].size, MODEL.stream.block)
-            gradient, _ = jax.jit(replay.replay_gradient, static_argnames="cfg")(state.params, MODEL, one, blocks)
+            gradient, _ = replay_gradient(state.params, MODEL, one, blocks)
             total = gradient if total is None else jax.tree.map(jnp.add, total, gradient)
         return jax.tree.map(lambda g: g / len(wanted), total)
 
     def test_it_is_the_weighted_sum_of_the_terms_replayed_one_by_one(self, made):
-        stage, state, frozen, samples, gradient, _, rng = made
-        models = {"teacher": frozen["teacher"], "critic": state.critic}
+        _, _, _, samples, gradient, _ = made
         wanted = {"score": [], "regression": []}
-        keys = jax.random.split(rng["terms"], 2)
-        for i in range(2):
-            one = jax.tree.map(lambda x, i=i: x[i], samples)
-            wanted["score"].append(stage.terms["score"].gradient(one, models, Streams(keys[i])["score"])[0])
-            error = jnp.zeros_like(one.rollout.latents)
-            error = error.at[:, 1:3].set((one.rollout.latents - one.clips["latents"])[:, 1:3])
-            wanted["regression"].append(error)
+        for video, clip in zip(jax.vmap(stream.join)(samples.rollout.clean), samples.clips["latents"], strict=True):
+            wanted["score"].append(jnp.sin(3 * video).at[:, 0].set(0))
+            wanted["regression"].append(jnp.zeros_like(video).at[:, 1:3].set((video - clip)[:, 1:3]))
         score_alone, regression_alone = (self.replayed(made, wanted[name]) for name in wanted)
         expected = jax.tree.map(lambda s, r: s + REGRESSION.weight * r, score_alone, regression_alone)
         for got, want in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max()) + 1e-9)
         # Neither is negligible beside the other, so a wrong weight or sign of either would be seen.
-        assert dot(score_alone, score_alone) > 1e-4 * dot(gradient, gradient)
-        assert dot(regression_alone, regression_alone) > 1e-4 * dot(gradient, gradient)
+        assert dot(score_alone, score_alone) > 1e-3 * dot(gradient, gradient)
+        assert dot(regression_alone, regression_alone) > 1e-3 * dot(gradient, gradient)
 
     def test_it_agrees_with_a_finite_difference(self, made):
-        """Of the loss that it is the gradient of, along itself: cache and scores held, the error to the clip not."""
-        stage, state, frozen, samples, gradient, _, rng = made
-        models = {"teacher": frozen["teacher"], "critic": state.critic}
-        keys = jax.random.split(rng["terms"], 2)
+        """Of a loss whose gradient by the video is what the terms say, along itself; the cache is held."""
+        _, state, _, samples, gradient, _ = made
 
         @jax.jit
         def loss(params):
             total = 0.0
             for i in range(2):
                 one = jax.tree.map(lambda x, i=i: x[i], samples)
-                held = stage.terms["score"].gradient(one, models, Streams(keys[i])["score"])[0]
                 video = stream.join(last_evaluations(params, state.params, one.rollout))
                 error = (video - one.clips["latents"])[:, 1:3]
-                total += ((held * video).sum() + REGRESSION.weight * (error**2).sum() / 2) / video[:, 1:].size
+                total += (-jnp.cos(3 * video[:, 1:]).sum() / 3 + REGRESSION.weight * (error**2).sum() / 2) / (
+                    video[:, 1:].size
+                )
             return total / 2
 
         norm = dot(gradient, gradient) ** 0.5
-        step = 1e-3 / norm
+        step = 1e-2 / norm
         moved = [loss(jax.tree.map(lambda p, g, s=s: p + s * g, state.params, gradient)) for s in (step, -step)]
-        np.testing.assert_allclose((moved[0] - moved[1]) / (2 * step), norm**2, rtol=5e-3)
+        np.testing.assert_allclose((moved[0] - moved[1]) / (2 * step), norm**2, rtol=1e-2)
 
     def test_the_scalars_are_means_over_the_samples(self, made):
-        _, _, _, samples, _, scalars, _ = made
-        video = jax.vmap(stream.join)(samples.rollout.clean)
-        error = video - samples.clips["latents"]
-        np.testing.assert_allclose(
-            scalars["regression"], (error[:, :, 1:3] ** 2).sum() / 2 / error[:, :, 1:].size, rtol=1e-4
-        )
+        _, _, _, samples, _, scalars = made
+        error = jax.vmap(stream.join)(samples.rollout.clean) - samples.clips["latents"]
+        expected = (error[:, :, 1:3] ** 2).sum() / 2 / error[:, :, 1:].size
+        np.testing.assert_allclose(scalars["regression"], expected, rtol=1e-4)
 
-    def test_an_update_goes_against_it(self, data, made):
+    def test_an_update_goes_against_it(self, made):
         """Adam without first moment: each number moves by the rate against the sign of its gradient."""
-        stage, state, frozen, samples, gradient, *_, rng = made
-        after, _ = jax.jit(lambda *given: stage.update_generator(*given, rng.key))(state, frozen, samples)
+        stage, state, frozen, samples, gradient, _ = made
+        after, _ = jax.jit(stage.update_generator)(state, frozen, samples, jax.random.key(3))
         moved = jax.tree.map(lambda new, old: new - old, after.params, state.params)
         assert dot(moved, gradient) < -0.5 * sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(gradient)) * 1e-3
         assert after.step == state.step
@@ -200,24 +197,13 @@ def test_critic_learns_at_every_step_and_the_student_at_every_second(data):
     assert exits <= set(range(4)) and len(exits) > 1
 
 
-def test_critics_loss_is_flow_matching_on_the_students_video(data):
-    """By hand: the critic starts as the teacher, and its first loss is that of the samples it was given."""
+def test_the_critic_learns_on_the_students_video(data, monkeypatch):
+    """Its loss, here the mean of what it is shown, is that of the rollouts, a mean over them."""
     stage, state, frozen, batch = begun(config(data))
-    rng = streams(jax.random.key(7), 0)
-    samples = jax.jit(lambda *given: stage.roll_out(*given, rng))(state.params, frozen, batch)
-    _, scalars = jax.jit(lambda *given: stage.update_critic(*given, rng))(state, samples)
-    model = encoded.bound(TEACHER, frozen["teacher"])
-    losses = []
-    for i, key in enumerate(jax.random.split(rng["critic"], 2)):
-        one = jax.tree.map(lambda x, i=i: x[i], samples)
-        video, drawn = one.rollout.latents, streams(key)
-        level = 5 * (u := jax.random.uniform(drawn["level"], (1, 1))) / (1 + 4 * u)
-        level = jnp.tile(jnp.clip(level, 0.02, 0.98), (1, LATENTS)).at[:, 0].set(0)
-        noise = jax.random.normal(drawn["noise"], video.shape)
-        noisy = flow.add_noise(video, noise, level)
-        predicted = model.video(noisy, 1000 * level, one.rollout.conditions)
-        losses.append(((predicted - (noise - video))[:, 1:] ** 2).mean())
-    np.testing.assert_allclose(scalars["loss"], np.mean(losses), rtol=1e-4)
+    samples = jax.jit(lambda *given: stage.roll_out(*given, streams(jax.random.key(7))))(state.params, frozen, batch)
+    monkeypatch.setattr(score, "critic_loss", lambda critic, video, *_: video.mean())
+    _, scalars = stage.update_critic(state, samples, streams(jax.random.key(7)))
+    np.testing.assert_allclose(scalars["loss"], samples.rollout.clean.mean(), rtol=1e-5)
 
 
 def test_resumes_exactly(data, tmp_path):
@@ -253,18 +239,20 @@ def test_poses_are_dropped_from_a_share_of_the_rollouts(data):
         assert given == ({0.0, 1.0} if share else {1.0})
 
 
-def test_what_drops_a_pose_draws_no_noise_too(data):
-    """The keys of a rollout's noise and of its dropped poses are different ones."""
-    drawn = []
+def test_no_key_is_drawn_twice(data, monkeypatch):
+    """What drops a pose, draws noise or a level each asks its stream for another name."""
     stage, state, frozen, batch = begun(config(data, pose_drop=0.5))
+    get, asked = Streams.__getitem__, []
 
-    class Recording(Streams):
-        def __getitem__(self, name):
-            drawn.append(name)
-            return super().__getitem__(name)
+    def record(self, name):
+        asked.append((self, name))
+        return get(self, name)
 
-    jax.eval_shape(lambda *given: stage.step(*given, Recording(jax.random.key(0))), state, frozen, batch)
-    assert {"exit_step", "micro_batches", "critic"} <= set(drawn) and len(drawn) == len(set(drawn))
+    monkeypatch.setattr(Streams, "__getitem__", record)
+    rng = streams(jax.random.key(0), 0)
+    jax.eval_shape(lambda *given: stage.roll_out(*given, rng), state.params, frozen, batch)
+    assert {"exit_step", "micro_batches", "pose_drop", "rollout", "sub_clip"} <= {name for _, name in asked}
+    assert len({(id(one), name) for one, name in asked}) == len(asked)
 
 
 def test_teacher_and_critic_see_whole_rollouts_or_sub_clips(data):

@@ -12,7 +12,6 @@ from relic_jax import rng
 
 KEY = jax.random.key(42)
 PACKAGE = Path(relic_jax.__file__).parent
-# Files that still make keys themselves; none may be added.
 
 
 def bits(*keys):

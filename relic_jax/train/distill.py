@@ -188,18 +188,16 @@ class DistillStage(StreamingStage):
 
     def abstract(self) -> abstract.Arguments:
         given = super().abstract()
-        frozen = {**given.frozen, "teacher": self.critic_parameters}
-        return dataclasses.replace(given, frozen=frozen)
+        return dataclasses.replace(given, frozen={**given.frozen, "teacher": self.critic_parameters})
 
     def abstract_state(self) -> DistillState:
-        critic = self.critic_parameters
+        critic, state = self.critic_parameters, super().abstract_state()
         moments = abstract.moments(self.critic_optimizer, critic)
-        return DistillState(**_fields(super().abstract_state()), critic=critic, critic_opt_state=moments)
+        return DistillState(**_fields(state), critic=critic, critic_opt_state=moments)
 
     def init(self, params: Params, frozen: Any) -> DistillState:
-        critic = jax.tree.map(jnp.copy, frozen["teacher"])
-        moments = self.critic_optimizer.init(critic)
-        return DistillState(**_fields(super().init(params, frozen)), critic=critic, critic_opt_state=moments)
+        critic, state = jax.tree.map(jnp.copy, frozen["teacher"]), super().init(params, frozen)
+        return DistillState(**_fields(state), critic=critic, critic_opt_state=self.critic_optimizer.init(critic))
 
     def load(self, shapes: Any) -> Any:
         return {**super().load(shapes), "teacher": load_params(self.score.cfg.teacher, shapes["teacher"])}

@@ -114,9 +114,10 @@ def train(stage: Stage, workdir: Path) -> dict[str, int | float]:
                 break
 
     done = int(state.step)
+    losses = [row["loss"] for row in metrics.read(workdir) if "loss" in row] if first else [float("nan")]
     return {
         "steps": done,
-        "loss": _last_loss(workdir, cfg.log_every) if first else float("nan"),
+        "loss": float(np.mean(losses[-cfg.log_every :])),
         "steps_per_s": clock.steps_per_s,
         "compile_s": clock.compile_s,
         "wall_s": time.perf_counter() - begun,
@@ -222,8 +223,3 @@ def restore(stage: Stage, checkpoints: checkpoint.Checkpoints, mesh: jax.shardin
     if mesh is not None:
         step = jax.device_put(step, places.step.sharding)
     return dataclasses.replace(places, **trees, step=step), position
-
-
-def _last_loss(workdir: Path, count: int) -> float:
-    losses = [row["loss"] for row in metrics.read(workdir) if "loss" in row]
-    return float(np.mean(losses[-count:]))

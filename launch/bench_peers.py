@@ -23,6 +23,7 @@ import tqdm
 from relic_jax.config import DiTConfig, TextConfig, VAEConfig
 from relic_jax.errors import InputError
 from relic_jax.models import umt5, vae
+from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT
 from relic_jax.models.layers import cast_kernels
 from relic_jax.models.module import Params, bind
@@ -93,9 +94,9 @@ def _dit(sizes: Sizes) -> Row:
     cfg, (length, height, width) = sizes.dit, sizes.latents
 
     def ours(params: Params, latents: jax.Array, t: jax.Array, text: jax.Array) -> jax.Array:
-        # RELIC's conditions enter by doors that are closed in published weights; they are computed all the same.
-        conditions = jnp.ones((1, length, 52)), jnp.ones((1, length, 48))
-        return bind(DiT, cfg, params).video(latents, jnp.broadcast_to(t, (1, length)), text, *conditions)
+        # What lets RELIC's conditions in is zero in published weights; they are computed all the same.
+        conditions = Conditions.of(text, jnp.ones((1, length, 52)), jnp.ones((1, length, 48)))
+        return bind(DiT, cfg, params).video(latents, jnp.broadcast_to(t, (1, length)), conditions)
 
     return Row(
         f"{cfg.layers} layers, {length * height * width // 4} tokens",

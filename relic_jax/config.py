@@ -10,29 +10,16 @@ import dataclasses
 import typing
 from typing import Literal
 
-from relic_jax.fields import (
-    ConfigError,
-    above,
-    at_least,
-    first_difference,
-    from_config_dict,
-    one_of,
-    require,
-    to_config_dict,
-    within,
-)
-
-__all__ = [
-    "ConfigError",
-    "above",
-    "at_least",
-    "first_difference",
-    "from_config_dict",
-    "one_of",
-    "require",
-    "to_config_dict",
-    "within",
-]
+# What whoever writes a config needs beside the classes below.
+from relic_jax.fields import ConfigError as ConfigError
+from relic_jax.fields import above as above
+from relic_jax.fields import at_least as at_least
+from relic_jax.fields import first_difference as first_difference
+from relic_jax.fields import from_config_dict as from_config_dict
+from relic_jax.fields import one_of as one_of
+from relic_jax.fields import require as require
+from relic_jax.fields import to_config_dict as to_config_dict
+from relic_jax.fields import within as within
 
 # Per-channel statistics of Wan 2.1's latents (public model constants, the VAE's own config).
 WAN_LATENT_MEAN = (

@@ -73,10 +73,11 @@ def whole_latents(
     noise = jax.random.normal(key, (picture.shape[0], given.actions.shape[1], *picture.shape[1:]))
 
     def one(clip: tuple[Array, Array, Conditions]) -> Array:
-        noise, picture, given = jax.tree.map(lambda x: x[None], clip)
-        return flow.solve(lambda x, level: velocity(x, level, given), noise, picture, levels)[0][0]
+        noise, picture, given = clip
+        return flow.solve(lambda x, level: velocity(x, level, given), noise, picture, levels)[0]
 
-    return jax.lax.map(one, (noise, picture, given), batch_size=_CHUNK)
+    each = jax.tree.map(lambda x: x[:, None], (noise, picture, given))  # a batch of one clip each
+    return jax.lax.map(one, each, batch_size=_CHUNK)[:, 0]
 
 
 @partial(jax.jit, static_argnames="cfg")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,13 +49,14 @@ def test_both_are_measured_alike(tmp_path):
 def test_a_bidirectional_model_sees_actions_text_and_poses_and_keeps_the_picture():
     model = random_bundle(CFG)
     rng = np.random.default_rng(0)
-    picture = rng.normal(size=(3, *CFG.latent_size, 16)).astype(np.float32)
+    picture = jnp.asarray(rng.normal(size=(3, *CFG.latent_size, 16)), jnp.float32)
     words = rng.normal(size=(3, 32, 64)).astype(np.float32)
     actions = rng.uniform(size=(3, 9, 13)).astype(np.float32)
 
     def make(words=words, actions=actions, weight=1.0, **options):
-        given = model.params["dit"], CFG, picture, words, actions, jax.random.key(0), np.full(3, weight, np.float32)
-        return np.asarray(generate.whole_latents(*given, steps=2, **options))
+        given = generate.conditions(CFG, jnp.asarray(words), actions, jnp.full(3, weight))
+        key = jax.random.key(0)
+        return np.asarray(generate.whole_latents(model.params["dit"], CFG, picture, given, key, steps=2, **options))
 
     made = make()
     assert made.shape == (3, 3, *CFG.latent_size, 16)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from launch.recipe_chain import Step
-
 ROOT = Path(__file__).parents[2]
 
 # python -m make --out=FILE [--code=N] [--json=FILE]: writes a file. log: a line for each program that began.
@@ -384,6 +382,3 @@ def test_a_ledger_that_is_broken(folder):
     (folder / "runs/recipe.json").write_text("{")
     done = start(folder)
     assert done.returncode == 2 and done.stderr.startswith("error: runs/recipe.json can't be read")
-
-
-A = Step("a", ("m",), outputs=("x",))

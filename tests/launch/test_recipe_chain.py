@@ -10,6 +10,7 @@ from launch.recipe_ledger import Ledger
 from relic_jax.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
+A = Step("a", ("m",), outputs=("x",))
 
 
 @pytest.mark.parametrize(

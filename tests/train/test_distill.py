@@ -250,7 +250,7 @@ def test_no_key_is_drawn_twice(data, monkeypatch):
 
     monkeypatch.setattr(Streams, "__getitem__", record)
     rng = streams(jax.random.key(0), 0)
-    jax.eval_shape(lambda *given: stage.roll_out(*given, rng), state.params, frozen, batch)
+    jax.jit(lambda *given: stage.roll_out(*given, rng)).trace(state.params, frozen, batch)
     assert {"exit_step", "micro_batches", "pose_drop", "rollout", "sub_clip"} <= {name for _, name in asked}
     assert len({(id(one), name) for one, name in asked}) == len(asked)
 

@@ -2,7 +2,7 @@
 
 Command:  python -m launch.recipe recipes/tiny.py [--minutes=M]
           In a folder of its own, a few small clips and a few steps each, to see that it all works:
-          mkdir -p out/toy && cd out/toy && python -m launch.recipe ../../recipes/tiny.py:toy
+          mkdir -p out/toy && cd out/toy && python -m launch.recipe ../../recipes/tiny.py:toy     (or :toy_5s)
 Hardware: any CPU with 2 cores: hours; toy: minutes.
 Result:   out/tiny, a bundle; out/tiny_world and out/tiny_revisit, what it measures; out/tiny_demo.mp4; and
           runs/recipe_report/report.md. Everything lies below the folder where it is started.
@@ -30,9 +30,9 @@ LATENTS_20S = ("data/train_latents_20s", "data/val_latents_20s", VAE)
 
 
 def get_recipe(size: str = "") -> Recipe:
-    """The chain. `size`: nothing, or `toy`."""
-    if size not in ("", "toy"):
-        raise ConfigError(f"its argument is {size!r}, expected nothing or 'toy'")
+    """The chain. `size`: nothing; `toy`, small and soon done; or `toy_5s`, one length of each stage of it."""
+    if size not in ("", "toy", "toy_5s"):
+        raise ConfigError(f"its argument is {size!r}, expected nothing, toy or toy_5s")
     if size and not HERE:
         raise ConfigError("the toy would get in the real one's way here; start it in a folder of its own")
     steps = (
@@ -90,7 +90,11 @@ def get_recipe(size: str = "") -> Recipe:
             json="out/tiny_demo.json",
         ),
     )
-    return Recipe(tuple(map(_toy, steps)) if size else steps, given=(CARD, PICTURE))
+    if size:
+        steps = tuple(map(_toy, steps))
+    if size == "toy_5s":
+        steps = tuple(_one_length(step) for step in steps if step.name in _ONE_LENGTH)
+    return Recipe(steps, given=(CARD, PICTURE))
 
 
 def _clips(name: str, *more: str) -> Step:
@@ -158,3 +162,35 @@ def _toy(step: Step) -> Step:
     """A step at toy size."""
     kind = step.name if step.name in _TOY else step.name.partition("_")[0]
     return dataclasses.replace(step, command=(*step.command, *_TOY[kind]))
+
+
+# The steps of `toy_5s`, with what they take from steps that it leaves out: RoPE is not stretched for 20 s.
+_UNSTRETCHED = "--config.model.dit.yarn_scale=1.0"
+_SHORT_VAE = "--config.vae=runs/tiny_vae_short"
+_ONE_LENGTH = dict.fromkeys(
+    ("clips_train", "clips_val", "vae_short", "tokenizer", "latents_train", "latents_val", "bundle", "demo"), ()
+) | {
+    "teacher_5s": (_SHORT_VAE,),
+    "ode_data": ("--config.teacher=runs/tiny_teacher_5s", "--config.data=data/train_latents", _UNSTRETCHED),
+    "ode": (_SHORT_VAE, "--config.init_from=runs/tiny_teacher_5s", "--config.data_val=data/val_latents", _UNSTRETCHED),
+    "distill_5s": (_SHORT_VAE,),
+}
+_INSTEAD = {
+    "vae_long": "vae_short",
+    "teacher_20s": "teacher_5s",
+    "causal": "teacher_5s",
+    "distill_20s": "distill_5s",
+    "latents_20s": "latents",
+}
+
+
+def _one_length(step: Step) -> Step:
+    """A step of the chain without the longer lengths."""
+
+    def shorter(words: tuple[str, ...]) -> tuple[str, ...]:
+        for name, other in _INSTEAD.items():
+            words = tuple(word.replace(name, other) for word in words)
+        return tuple(dict.fromkeys(words))
+
+    command = (*shorter(step.command), *_ONE_LENGTH[step.name])
+    return dataclasses.replace(step, command=command, inputs=shorter(step.inputs))

@@ -120,8 +120,7 @@ class VAEConfig(_Grouped):
 
     `multipliers` gives one level each; every level but the last halves the sides, and level i also
     halves time where `temporal_down[i]`. `patch_size` folds pixels into channels first, as Wan 2.2 does.
-    `extra_res_blocks` are each level's, in both halves, beyond Wan's. They start as the identity, so that a trained VAE
-    can grow (`launch.export grow`).
+    `extra_res_blocks` are each level's, in both halves, beyond Wan's: the shipped tiny VAE has some, and must load.
     """
 
     latent_channels: int = 16

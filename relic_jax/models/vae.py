@@ -41,7 +41,7 @@ from relic_jax.models.vae_layers import (
     Video,
     clear,
     delta,
-    spread,
+    uniform_bias,
 )
 
 LOGVAR_OFFSET = -4.0  # initial log-variance: a posterior wide enough to hide the mean never learns
@@ -89,7 +89,9 @@ class Encoder(nnx.Module):
 
     def __init__(self, cfg: VAEConfig, *, rngs: nnx.Rngs):
         widths = [cfg.base_dim * m for m in cfg.multipliers]
-        self.conv_in = CausalConv3d(RGB * cfg.patch_size**2, cfg.base_dim, init=delta, bias_init=spread, rngs=rngs)
+        self.conv_in = CausalConv3d(
+            RGB * cfg.patch_size**2, cfg.base_dim, init=delta, bias_init=uniform_bias, rngs=rngs
+        )
         blocks, extra, order, width = [], [], [], cfg.base_dim
         for level, features in enumerate(widths):
             for _ in range(cfg.res_blocks):
@@ -155,7 +157,7 @@ class Decoder(nnx.Module):
         widths = [cfg.base_dim * m for m in reversed(cfg.multipliers)]
         # None is the last level, which has no way up.
         temporal: list[bool | None] = [*reversed(cfg.temporal_down), None]
-        self.conv_in = CausalConv3d(cfg.latent_channels, widths[0], init=delta, bias_init=spread, rngs=rngs)
+        self.conv_in = CausalConv3d(cfg.latent_channels, widths[0], init=delta, bias_init=uniform_bias, rngs=rngs)
         self.mid_block = MidBlock(widths[0], rngs=rngs)
         blocks = [cfg.res_blocks + 1 + cfg.extra_blocks_of(level) for level in reversed(range(len(widths)))]
         # An upsampler halves the channels that it is given.

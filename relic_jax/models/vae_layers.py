@@ -121,7 +121,7 @@ def fan_in(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def spread(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+def uniform_bias(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Biases in [-1, 1]. Norms forget a vector's length: without an offset, brightness and contrast too."""
     return jax.random.uniform(key, shape, dtype, -1, 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ class HybridForcingStage(SupervisedStage, StreamingStage):
         super().check_inputs()
 
 
-def hybrid_forcing(cfg: RelicConfig):
+def hybrid_forcing(cfg: RelicConfig) -> Callable[..., Float[Array, "B W_ H W C"]]:
     """One packed pass where memory pools latents or nothing, two where it pools keys and values."""
     pools_keys = cfg.memory.mode == "relic" and cfg.memory.compress == "kv"
     return (two_pass if pools_keys else packed).noisy_velocity

@@ -80,10 +80,7 @@ class LatentStage(Stage):
         return self.cfg.model.vae.latents_of(self.cfg.frames)
 
     def check_inputs(self) -> None:
-        """Raises:
-        ConfigError: `frames` is not 4 L + 1.
-        InputError: no encoded clips of that length, or no VAE that fits.
-        """
+        """See `run.Stage`: `frames` is 4 L + 1, there are encoded clips of that length, and a VAE that fits."""
         cfg, stride = self.cfg, self.cfg.model.vae.temporal_stride
         if (cfg.frames - 1) % stride:
             raise ConfigError(f"config.frames={cfg.frames}: expected {stride} L + 1 frames, as the VAE takes them")

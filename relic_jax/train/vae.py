@@ -105,9 +105,7 @@ class VAEStage(SupervisedStage):
         }
 
     def check_inputs(self) -> None:
-        """Raises:
-        InputError: no clips at `data` or `data_val`, too short, or of another size than the model's.
-        """
+        """See `run.Stage`: there are clips, long enough, of the model's size."""
         _ = self.held_out
         loader.Clips(self.cfg.data)
 

@@ -69,6 +69,13 @@ def test_the_toy_is_the_same_chain(tmp_path, monkeypatch):
                 and "--config.model.video.height=32" not in step.command]  # fmt: skip
 
 
+def test_one_length_of_the_toy_is_a_chain_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_chain.load(f"{ROOT}/recipes/tiny.py:toy_5s")
+    assert len(recipe.steps) == 12
+    assert not [word for step in recipe.steps for word in step.command if "20s" in word or "10s" in word]
+
+
 def test_the_ledger_is_whole_or_not_there(tmp_path):
     ledger = Ledger(str(tmp_path))
     assert ledger.records == {}

@@ -1,6 +1,7 @@
 """Encoded clips and a VAE that fit a very small model, made of random numbers: nothing needs to be rendered."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from relic_jax.data import latents, shards
 from relic_jax.models import module, vae, weights
 from relic_jax.models.conditioning import Conditions
 from relic_jax.models.dit import DiT
+from relic_jax.train import checkpoint, loop, run
 from tests.small import frames_of
 
 DIT = DiTConfig(
@@ -83,20 +85,16 @@ def write(folder: Path, cfg: RelicConfig, length: int, clips: int = 4) -> None:
     weights.save_safetensors(str(folder / "student.safetensors"), random_params(DiT, cfg.dit))
 
 
-class Stopping:
-    """Batches that end in an interruption after `count`, as a kill would."""
-
-    def __init__(self, batches, count):
-        self._batches, self._left = batches, count
-
-    def __next__(self):
-        if not self._left:
-            raise KeyboardInterrupt
-        self._left -= 1
-        return next(self._batches)
-
-    def get_state(self):
-        return self._batches.get_state()
-
-    def set_state(self, state):
-        self._batches.set_state(state)
+def resumes_exactly(cfg, folder: Path) -> Path:
+    """Trains `cfg`, then goes on from its middle checkpoint: equal to the bit. Returns the first run's folder."""
+    straight, resumed = folder / "straight", folder / "resumed"
+    straight.mkdir()
+    loop.train(run.make(cfg), straight)
+    shutil.copytree(straight, resumed)
+    shutil.rmtree(resumed / "checkpoints" / str(cfg.steps))
+    loop.train(run.make(cfg), resumed)
+    assert (straight / "metrics.jsonl").read_bytes() == (resumed / "metrics.jsonl").read_bytes()
+    for kind in ("params", "ema"):
+        both = [checkpoint.read(str(workdir), kind) for workdir in (straight, resumed)]
+        jax.tree.map(np.testing.assert_array_equal, both[0][1], both[1][1])
+    return straight

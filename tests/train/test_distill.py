@@ -208,17 +208,7 @@ def test_the_critic_learns_on_the_students_video(data, monkeypatch):
 
 def test_resumes_exactly(data, tmp_path):
     cfg = config(data, of_regression=REGRESSION)
-    straight, halved = tmp_path / "straight", tmp_path / "halved"
-    for workdir in (straight, halved):
-        workdir.mkdir()
-    result = loop.train(run.make(cfg), straight)
-    assert result["steps"] == 4 and result["loss"] > 0
-    stopped = run.make(cfg)
-    stopped.batches = lambda seed, part: encoded.Stopping(run.make(cfg).batches(seed, part), 3)
-    with pytest.raises(KeyboardInterrupt):  # stops hard at the fourth batch, after the checkpoint of step 2
-        loop.train(stopped, halved)
-    loop.train(run.make(cfg), halved)
-    assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
+    straight = encoded.resumes_exactly(cfg, tmp_path)
     rows = metrics.read(straight)
     assert [("generator_gradient_norm" in row) for row in rows[:4]] == [False, True, False, True]
     assert {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()

@@ -14,7 +14,7 @@ from relic_jax.errors import InputError
 from relic_jax.models import weights
 from relic_jax.models.conditioning import Conditions
 from relic_jax.rng import streams
-from relic_jax.train import causal, loop, metrics, run, teacher
+from relic_jax.train import causal, metrics, run, teacher
 from relic_jax.train import clips as train_clips
 from relic_jax.train.optimizer import OptimizerConfig
 from tests.small import random_bundle
@@ -82,17 +82,7 @@ def config(data, name, **changed):
 
 @pytest.mark.parametrize("name", ["teacher", "causal"])
 def test_trains_and_resumes_exactly(data, name, tmp_path):
-    cfg = config(data, name)
-    straight, halved = tmp_path / "straight", tmp_path / "halved"
-    for workdir in (straight, halved):
-        workdir.mkdir()
-    loop.train(run.make(cfg), straight)
-    stopped = run.make(cfg)
-    with pytest.raises(KeyboardInterrupt):  # stops hard at the third batch, after the checkpoint of step 2
-        stopped.batches = lambda seed, part: encoded.Stopping(run.make(cfg).batches(seed, part), 2)
-        loop.train(stopped, halved)
-    loop.train(run.make(cfg), halved)
-    assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
+    straight = encoded.resumes_exactly(config(data, name), tmp_path)
     rows = metrics.read(straight)
     assert {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
     assert list((straight / "samples").glob("*.png"))

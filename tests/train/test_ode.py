@@ -66,22 +66,7 @@ def config(folder, **changed):
 
 @pytest.mark.parametrize("compress", ["latent", pytest.param("kv", marks=pytest.mark.slow)])
 def test_trains_and_resumes_exactly(data, compress, tmp_path):
-    cfg = config(data, model=encoded.model(compress=compress))
-    straight, halved = tmp_path / "straight", tmp_path / "halved"
-    for workdir in (straight, halved):
-        workdir.mkdir()
-    loop.train(run.make(cfg), straight)
-
-    class Killed(ode.OdeStage):
-        """Its batches end in an interruption, as a kill would end them, after the checkpoint of step 2."""
-
-        def batches(self, *arguments):
-            return encoded.Stopping(super().batches(*arguments), 2)
-
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(Killed(cfg), halved)
-    loop.train(run.make(cfg), halved)
-    assert (straight / "metrics.jsonl").read_bytes() == (halved / "metrics.jsonl").read_bytes()
+    straight = encoded.resumes_exactly(config(data, model=encoded.model(compress=compress)), tmp_path)
     rows = metrics.read(straight)
     assert {"loss", "loss_last_block"} <= rows[0].keys() and {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
 

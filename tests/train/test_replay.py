@@ -37,17 +37,15 @@ def conditions(length):
 @jax.jit(static_argnames="cfg")
 def whole_gradient(params, cfg, image, given, key, exit_step, score_grads):
     """By one differentiation of the rollout from noise on; only the last evaluation of each block has gradient."""
-    size = cfg.stream.block
 
     def loss(p):
-        state, made = stream.start(cfg, image, given.text, key, given.pose_weight), []
-        for i in range(BLOCKS):
-            conditions = given.at(slice(i * size, (i + 1) * size))
+        def block(state, conditions):
             noisy, _ = stream.denoise(params, cfg, state, conditions, exit_step)
             clean, _ = stream.predict(p, cfg, state, noisy, exit_step, conditions)
-            state = stream.write(params, cfg, state, jax.lax.stop_gradient(clean), conditions)
-            made.append(clean)
-        clean = jnp.stack(made)
+            return stream.write(params, cfg, state, jax.lax.stop_gradient(clean), conditions), clean
+
+        start = stream.start(cfg, image, given.text, key, given.pose_weight)
+        clean = stream.scan_blocks(cfg, block, start, given)[1]
         return (score_grads * clean).sum(), clean
 
     return jax.grad(loss, has_aux=True)(params)

@@ -61,7 +61,6 @@ def one_device():
     return jax.device_get(state.trees()), jax.device_get(scalars)
 
 
-@functools.cache
 def compiled(text):
     """On a mesh: the program of a step, and what it is given."""
     mesh = make(text)
@@ -77,15 +76,15 @@ def compiled(text):
 
 
 @pytest.mark.parametrize("text", EVERY_MESH)
-def test_step_equals_one_device(text):
-    """Adam without first moment: `mu` is the gradient, of the student by replay and of the critic."""
+def test_step_equals_one_device_lies_where_it_should_and_gathers_weights_alone(text):
+    """One test of three: compiling the program is all the work. Adam without first moment: `mu` is the gradient."""
     program, (state, *others) = compiled(text)
+    check_nothing_is_gathered_but_weights(make(text).shape, program)
+    check_critic_and_moments_lie_where_their_axes_say(make(text), program, state, others[0])
     check_same(program(jax.tree.map(jnp.copy, state), *others), one_device())
 
 
-@pytest.mark.parametrize("text", EVERY_MESH)
-def test_nothing_is_gathered_but_weights(text):
-    mesh, (program, _) = make(text).shape, compiled(text)
+def check_nothing_is_gathered_but_weights(mesh, program):
     found = hlo.Program(program.as_text(), trips=len(CFG.stream.timesteps)).collectives
     # Rollout: a block's evaluations, and two that write it. Critic and replay: forward, again in the backward pass,
     # and back; the replay writes its blocks as well. Score: the teacher with and without text, the critic.
@@ -104,10 +103,7 @@ def test_nothing_is_gathered_but_weights(text):
             assert not cached, (c.shape, c.where)
 
 
-@pytest.mark.parametrize("text", EVERY_MESH)
-def test_critic_and_moments_lie_where_their_axes_say(text):
-    mesh = make(text)
-    program, (state, frozen, _) = compiled(text)
+def check_critic_and_moments_lie_where_their_axes_say(mesh, program, state, frozen):
     with untyped():
         out = program.output_shardings[0]
     axes = jax.tree.leaves(module.logical_axes(DiT, CFG.dit), is_leaf=lambda x: isinstance(x, tuple))

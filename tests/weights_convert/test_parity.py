@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from relic_jax.models import module, umt5, vae
+from relic_jax.models.conditioning import Conditions
 from relic_jax.train import checkpoint
 from weights_convert.tables import MODELS
 
@@ -135,7 +136,8 @@ def test_transformer(folder, layout):
     text = rng.standard_normal((1, cfg.text_len, cfg.text_dim)).astype(np.float32)
     conditions = jnp.ones((1, 2, 52)), jnp.ones((1, 2, 48))  # which enter by closed doors
     model = module.bind(MODELS[name].module, cfg, converted(folder, name, layout))
-    ours = model.video(jnp.asarray(latents), jnp.full((1, 2), 500.0), jnp.asarray(text), *conditions)
+    given = Conditions.of(jnp.asarray(text), *conditions)
+    ours = model.video(jnp.asarray(latents), jnp.full((1, 2), 500.0), given)
     inputs = torch.tensor(latents).permute(0, 4, 1, 2, 3), torch.tensor([500.0]), torch.tensor(text)
     theirs, again = (
         m(*inputs).sample.permute(0, 2, 3, 4, 1) for m in (peer(name, layout), returned(folder, name, layout))

@@ -51,10 +51,10 @@ class Term(terms.Term):
         self, sample: terms.Sample, models: Mapping[str, Params], key: PRNGKeyArray
     ) -> tuple[terms.Latents, dict[str, Float[Array, ""]]]:
         del models, key
-        error = regression_gradient(sample.rollout.latents, sample.clips["latents"], self.determined(sample.clips))
+        error = regression_gradient(sample.rollout.latents, sample.clips["latents"], self.known(sample.clips))
         return self.cfg.weight * error, {"regression": (error**2).sum() / 2 / error[:, 1:].size}
 
-    def determined(self, clips: Mapping[str, Array]) -> Bool[Array, "B L"]:
+    def known(self, clips: Mapping[str, Array]) -> Bool[Array, "B L"]:
         """The latents whose truth is known: the first ones, and with `revisits` known places."""
         shape = clips["latents"].shape[:2]
         known = jnp.broadcast_to(jnp.arange(shape[1]) < self.cfg.latents, shape)

@@ -109,7 +109,7 @@ def test_revisits_count_beside_the_first_latents(monkeypatch):
     given, _ = sample()
     term = regression.Term(regression.Config(weight=1.0, latents=2, revisits=6), encoded.model())
     # Latents 0 and 1 come first; from latent 4 on the camera has been there long enough ago.
-    np.testing.assert_array_equal(term.determined(given.clips), jnp.array([[1, 1, 0, 0, 1, 1]] * 2, bool))
+    np.testing.assert_array_equal(term.known(given.clips), jnp.array([[1, 1, 0, 0, 1, 1]] * 2, bool))
 
 
 @pytest.mark.parametrize(

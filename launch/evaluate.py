@@ -64,8 +64,8 @@ _TEACHER = flags.DEFINE_string("teacher", None, "student: workdir of the teacher
 _TEACHER_STEPS = flags.DEFINE_integer("teacher_steps", 48, "student: the teacher's Euler steps", lower_bound=1)
 _GUIDANCE = flags.DEFINE_float("guidance", 1.0, "student: the teacher's, on the text")
 _SECONDS = flags.DEFINE_integer("seconds", 60, "drift: length of a session", lower_bound=10)
-_SCENE_SEED = flags.DEFINE_integer("scene_seed", 900_000_000, "the first scene; training data has others")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of the noise")
+_SCENE_SEED = flags.DEFINE_integer("scene_seed", 900_000_000, "the first scene; training data has others", 0, 2**62)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the noise", 0, 2**64 - 1)
 _OUT = flags.DEFINE_string("out", "out/evaluate", "folder for pictures")
 _JSON = flags.DEFINE_string("json", None, "file for the figures")
 

@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 
 import relic_jax
 from launch import cli
-from relic_jax import video
+from relic_jax import outside, video
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig
 from relic_jax.models import bundle, text
@@ -36,7 +36,7 @@ _IMAGE = flags.DEFINE_string("image", None, "picture to begin with", required=Tr
 _PROMPT = flags.DEFINE_string("prompt", None, "one sentence about the scene", required=True)
 _ACTIONS = flags.DEFINE_string("actions", None, "key script, such as w-32,wl-48,none-8", required=True)
 _SPEED = flags.DEFINE_float("speed", 1.0, "factor on every move and turn of the key script")
-_SEED = flags.DEFINE_integer("seed", 0, "seed of all noise")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of all noise, from 0 to 2^64 - 1")
 _OUT = flags.DEFINE_string("out", None, "the video to write, MP4", required=True)
 _SHEET = flags.DEFINE_string("sheet", None, "a contact sheet to write, PNG")
 _JSON = flags.DEFINE_string("json", None, "file for the measurements")
@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
     cfg = cli.load_config(RelicConfig)
     prompt = text.clean(_PROMPT.value)
     actions = keys.parse(_ACTIONS.value, _SPEED.value)
+    seed = outside.seed(_SEED.value, "--seed")
     held = ["", *keys.held(_ACTIONS.value)]  # the picture, then a frame an action
     image, note = video.read_image(_IMAGE.value, cfg.video.height, cfg.video.width)
     for path in filter(None, (_OUT.value, _SHEET.value, _JSON.value)):
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
 
     begin = time.perf_counter()
     print("compiling, once; half a minute or so on a CPU ...", flush=True)
-    session = Session.open(model, image, prompt, _SEED.value)
+    session = Session.open(model, image, prompt, seed)
     chosen = video.evenly_spaced(len(held))
     shown, ready = _write(session.play(actions), len(held), cfg.video.fps, set(chosen))
     if _SHEET.value:

@@ -11,7 +11,23 @@ import dataclasses
 import zlib
 
 import jax
+import numpy as np
 from jaxtyping import Array, Int, Key, PRNGKeyArray
+
+from relic_jax import outside
+
+
+def from_seed(seed: int) -> PRNGKeyArray:
+    """The key of a seed of up to 64 bits; below 2^32 it is `jax.random.key`'s.
+
+    JAX in 32 bits drops the high half of a seed without a word, so here that half is folded in.
+
+    Raises:
+      InputError: it is negative or has more than 64 bits.
+    """
+    high, low = divmod(outside.seed(seed), 2**32)
+    key = jax.random.key(low)
+    return numbered(streams(key)["seed"], np.uint32(high)) if high else key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +45,7 @@ def streams(key: PRNGKeyArray, step: int | Int[Array, ""] | None = None) -> Stre
     return Streams(key if step is None else jax.random.fold_in(key, step))
 
 
-def numbered(key: PRNGKeyArray, *numbers: int | Int[Array, ""]) -> PRNGKeyArray:
+def numbered(key: PRNGKeyArray, *numbers: int | np.uint32 | Int[Array, ""]) -> PRNGKeyArray:
     """The key of what has these numbers: a block of a session, then an evaluation of that block.
 
     A key that is numbered is used for nothing else.

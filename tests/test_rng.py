@@ -6,9 +6,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import relic_jax
 from relic_jax import rng
+from relic_jax.errors import InputError
 
 KEY = jax.random.key(42)
 PACKAGE = Path(relic_jax.__file__).parent
@@ -80,3 +82,20 @@ def folds(path):
 def test_keys_are_made_here_alone():
     made = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if folds(path)}
     assert made == {"rng.py"}
+
+
+def test_all_64_bits_of_a_seed_count():
+    seeds = [0, 1, 5, 2**31, 2**32 - 1, *(high * 2**32 + low for high in (1, 2, 2**32 - 1) for low in (0, 5))]
+    assert len(set(bits(*map(rng.from_seed, seeds)))) == len(seeds)
+    small = [0, 7, 2**31, 2**32 - 1]
+    assert bits(*map(rng.from_seed, small)) == bits(*map(jax.random.key, small))  # what these always were
+
+
+def test_a_high_half_is_no_blocks_number():
+    assert bits(rng.from_seed(3 * 2**32 + 7)) != bits(rng.numbered(jax.random.key(7), 3))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_beyond_64_bits_is_refused(seed):
+    with pytest.raises(InputError, match="seed: expected a whole number from 0"):
+        rng.from_seed(seed)

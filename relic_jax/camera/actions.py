@@ -7,11 +7,15 @@ into its two directions. Magnitude 1 is `translation_unit` world units, or `rota
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
+from relic_jax import outside
 from relic_jax.camera import poses
 from relic_jax.camera.poses import AnyArray
+from relic_jax.errors import InputError
 
 ACTIONS = (
     "dolly_in", "dolly_out", "truck_left", "truck_right", "pedestal_up", "pedestal_down",
@@ -23,6 +27,8 @@ STATIC = ACTIONS.index("static")
 # far below what a viewer sees.
 STILL_DISTANCE = 1e-4  # world units
 STILL_DEGREES = 1e-3
+
+MAX_MAGNITUDE = 1000.0  # of a direction; the fastest key script, keys.ROTATION at keys.MAX_SPEED, stays below
 
 _OPPOSITE = np.array([1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 12])
 
@@ -128,6 +134,19 @@ def static_actions(frames: int) -> Float[np.ndarray, "T 13"]:
     actions = np.zeros((frames, len(ACTIONS)), np.float32)
     actions[:, STATIC] = 1
     return actions
+
+
+def checked(values: Any, name: str = "actions") -> Float[np.ndarray, "T 13"]:
+    """Somebody's actions, a row a frame, as float32 of their own: finite, none negative, none absurd.
+
+    Raises:
+      InputError: they have another shape, or names the first frame and direction that is none of this.
+    """
+    shape = np.shape(values)
+    if len(shape) != 2 or shape[1] != len(ACTIONS) or not shape[0]:
+        raise InputError(f"{name} has shape {shape}, expected [frames, {len(ACTIONS)}] with at least one frame")
+    found = outside.array(values, name, ("frame",), least=0, most=MAX_MAGNITUDE, last=ACTIONS)
+    return found.astype(np.float32)
 
 
 def reversed_actions(

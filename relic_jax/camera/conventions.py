@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from relic_jax import outside
 from relic_jax.camera import poses
 from relic_jax.errors import InputError
 
@@ -53,10 +54,12 @@ def convert(
     """The same path in another convention, float64.
 
     Raises:
-      InputError: a convention is missing or unknown, or a matrix is not a rotation (names the frame).
+      InputError: a convention is missing or unknown, a matrix is not a rotation, or a position is
+        not finite (names the frame).
     """
     source, target = named(from_), named(to)
     check_rotations(rotations)
+    outside.array(positions, "positions", ("frame",))
     axes = np.array(target.to_opencv, np.float64).T @ np.array(source.to_opencv, np.float64)
     return axes @ rotations @ axes.T, positions @ axes.T * (source.metres / target.metres)
 
@@ -67,8 +70,12 @@ def from_unreal(
     """Unreal's FRotator (pitch, yaw, roll in degrees) and location (cm) as an OpenCV path.
 
     Unreal turns by yaw, then pitch, then roll, positive to the right, up and clockwise: our Euler angles exactly.
+
+    Raises:
+      InputError: a number is not finite (names the frame).
     """
-    pitch, yaw, roll = rotators.T
+    pitch, yaw, roll = outside.array(rotators, "rotators", ("frame",), last=("pitch", "yaw", "roll")).T
+    locations = outside.array(locations, "locations", ("frame",))
     axes = np.array(CONVENTIONS["unreal"].to_opencv, np.float64)
     rotations = np.asarray(poses.rotation_from_euler(yaw, pitch, roll))
     return rotations, locations @ axes.T * CONVENTIONS["unreal"].metres
@@ -85,6 +92,7 @@ def to_unreal(
 
 def check_rotations(rotations: Float[np.ndarray, "T 3 3"]) -> None:
     """Raises InputError, naming the first frame whose matrix is not a proper rotation to within 1e-3."""
+    rotations = np.asarray(rotations, np.float64)
     error = np.abs(rotations @ np.swapaxes(rotations, -1, -2) - np.eye(3)).max((-1, -2))
     good = (error < _ROTATION_TOLERANCE) & (np.linalg.det(np.nan_to_num(rotations)) > 0)  # NaN compares false
     if not good.all():

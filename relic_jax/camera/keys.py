@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float
 
+from relic_jax import outside
 from relic_jax.camera.actions import ACTIONS, speed, static_actions
 from relic_jax.errors import InputError
 
@@ -32,6 +33,7 @@ KEYS = {
 }
 NONE = "none"
 OPPOSITES = ("ws", "ad", "eq", "ik", "jl", "ou")
+MAX_SPEED = 100.0  # beyond, a camera turns more than once from a frame to the next
 MAX_FRAMES = 100_000  # 104 minutes; a script that asks for more is a slip of the finger
 
 
@@ -54,10 +56,9 @@ def parse(script: str, gamma: float = 1.0) -> Float[np.ndarray, "T 13"]:
       gamma: speed; every magnitude is multiplied by it.
 
     Raises:
-      InputError: the script is empty or wrong (names the segment), or gamma is not positive.
+      InputError: the script is empty or wrong (names the segment), or gamma not in (0, MAX_SPEED].
     """
-    if not gamma > 0:
-        raise InputError(f"gamma: expected a speed above 0, got {gamma}")
+    gamma = outside.number(gamma, "speed (gamma)", above=0, most=MAX_SPEED)
     return np.asarray(speed(np.stack([action(keys) for keys in held(script)]), gamma))
 
 

@@ -111,7 +111,7 @@ class Encoding:
         by the record's number.
 
     Raises:
-      InputError: the clips don't have the config's size.
+      InputError: the clips don't have the config's size or rate.
     """
 
     data: str
@@ -124,9 +124,12 @@ class Encoding:
     description: str = "Clips encoded to latents and text features, with camera poses and actions."
 
     def __post_init__(self) -> None:
-        size, expected = Clips(self.data)[0].video.shape[1:3], (self.cfg.video.height, self.cfg.video.width)
+        size, expected = self._clips()[0].video.shape[1:3], (self.cfg.video.height, self.cfg.video.width)
         if size != expected:
             raise InputError(f"clips are of {size[0]}x{size[1]} pixels, the config has {expected[0]}x{expected[1]}")
+
+    def _clips(self) -> Clips:
+        return Clips(self.data, fps=self.cfg.video.fps)
 
     @property
     def features(self) -> tfds.features.FeaturesDict:
@@ -134,7 +137,7 @@ class Encoding:
 
     def write(self, split: shards.Split, shard: int, done: Callable[[], None]) -> None:
         """Encodes and writes one shard; calls `done` after each record."""
-        clips, params = Clips(self.data), jax.tree.map(jnp.asarray, self.params)
+        clips, params = self._clips(), jax.tree.map(jnp.asarray, self.params)
 
         def records() -> Iterator[dict[str, Any]]:
             for number in split.shards[shard]:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float
 
+from relic_jax import outside
 from relic_jax.data import balance
 from relic_jax.data.clip import Clip, from_record
 from relic_jax.errors import InputError
@@ -71,19 +72,23 @@ class Records:
 class Clips:
     """The clips of a data set, by index, checked and in OpenCV's convention.
 
+    `fps` is the rate that a model is made for (`config.video.fps`): an action is a move a frame, so clips of another
+    rate teach another speed.
+
     Raises:
       InputError: see `Records`, and `clip.from_record` for a record.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], split: str | None = None):
+    def __init__(self, directory: str | os.PathLike[str], split: str | None = None, fps: float | int | None = None):
         self._records = Records(directory, split, ("convention", "video"))
+        self._fps = fps
         self.directory, self.split = directory, self._records.split
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Clip:
-        return from_record(self._records[index], self._records.where(index))
+        return from_record(self._records[index], self._records.where(index), self._fps)
 
     def caption(self, index: int) -> str:
         """The caption alone."""
@@ -154,7 +159,7 @@ class Latents:
     4 (latents - 1) + 1 frames.
 
     Raises:
-      InputError: no such data set, or a clip is shorter than `latents`.
+      InputError: no such data set, a clip is shorter than `latents`, or holds a number that is not finite.
     """
 
     def __init__(
@@ -182,6 +187,8 @@ class Latents:
                 f"{self._records.where(index)}: expected clips of {self._latents} latents, got one of {count}; "
                 f"{frames} frames are wanted"
             )
+        for name in self._fields:
+            _check_floats(record[name], f"{self._records.where(index)}: field '{name}'")
         lengths = dict.fromkeys(("latents", "trajectory"), self._latents)
         lengths |= dict.fromkeys(("rotations", "positions", "actions"), frames)
         cut = {name: record[name][: lengths[name]] if name in lengths else record[name] for name in self._fields}
@@ -215,6 +222,12 @@ def latent_batches(
     source = Latents(directory, latents, fields=fields, split=split)
     weights = balance.weights(balance.histogram(source.actions())) if balanced else None
     return endless(source, None, batch, seed, workers, part, weights)
+
+
+def _check_floats(values: Any, name: str) -> None:
+    values = np.asarray(values)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        outside.array(values, name, ("latent",) if name.endswith("'latents'") else ("frame",))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ from relic_jax.models.dit import DiT
 from relic_jax.models.layers import cast_kernels
 from relic_jax.models.module import Params
 from relic_jax.parallel.part import WHOLE, Part
-from relic_jax.rng import numbered
+from relic_jax.rng import from_seed, numbered
 from relic_jax.train import checkpoint
 from relic_jax.train.clips import conditions
 
@@ -213,7 +213,8 @@ def solve(
     given, shape = conditions(batch, cfg.model), batch["latents"].shape[1:]
     teacher = guided(bidirectional(params, cfg.model), cfg.guidance)
     # A trajectory's noise is its own, whatever it is made together with.
-    noise = jax.vmap(lambda n: jax.random.normal(numbered(jax.random.key(cfg.seed), n), shape))(numbers)
+    key = from_seed(cfg.seed)
+    noise = jax.vmap(lambda n: jax.random.normal(numbered(key, n), shape))(numbers)
     levels = flow.shift(1 - jnp.arange(cfg.steps) / cfg.steps, cfg.shift)
     end, path = flow.solve(lambda x, level: teacher(x, level, given), noise, batch["latents"][:, 0], levels)
     return end, jnp.moveaxis(path[jnp.asarray(cfg.kept)], 0, 2)

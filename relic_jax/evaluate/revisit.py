@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -125,7 +124,7 @@ def videos(model: Bundle, of: Scenes, seed: int) -> UInt8[np.ndarray, "N T H W 3
     made = []
     for start in range(0, len(of.captions), _CHUNK):
         some = slice(start, start + _CHUNK)
-        key = rng.numbered(jax.random.key(seed), start)
+        key = rng.numbered(rng.from_seed(seed), start)
         given = generate.conditions(cfg, words[some], of.actions[some], jnp.ones(len(of.captions[some])))
         latents = generate.latents(dit, cfg, pictures[some], given, key)
         made += [np.asarray(generate.pixels(model.params["vae"], cfg, x[None])) for x in latents]

@@ -11,12 +11,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from relic_jax import pixels
+from relic_jax import pixels, rng
 from relic_jax.camera import actions as camera_actions
 from relic_jax.config import RelicConfig
 from relic_jax.data import builder
@@ -73,7 +72,7 @@ def videos(
     for name in VARIANTS:
         weight = jnp.full((len(of.captions),), 0.0 if name.endswith("no_pose") else 1.0)
         given = generate.conditions(cfg, words, actions[name.removesuffix("_no_pose")], weight)
-        made = sampler(params["dit"], cfg, latents[:, 0], given, jax.random.key(seed))
+        made = sampler(params["dit"], cfg, latents[:, 0], given, rng.from_seed(seed))
         out[name] = np.concatenate([generate.pixels(params["vae"], cfg, x[None]) for x in made])
     return out
 

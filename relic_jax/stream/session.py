@@ -24,7 +24,7 @@ import safetensors
 import safetensors.flax
 from jaxtyping import Array, Float, UInt8
 
-from relic_jax import pixels, video
+from relic_jax import outside, pixels, rng, video
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig, VAEConfig, first_difference, from_config_dict
@@ -79,10 +79,10 @@ class Session:
           model: a bundle or its folder.
           image: a picture file, cropped and resized as needed, or pixels in [-1, 1] of the model's size.
           prompt: a sentence that describes the scene, not what happens in it.
-          seed: all noise of the session comes from it.
+          seed: all noise of the session comes from it; from 0 to 2^64 - 1.
 
         Raises:
-          InputError: the model, picture or prompt can't be used.
+          InputError: the model, picture, prompt or seed can't be used.
         """
         model = model if isinstance(model, bundle.Bundle) else bundle.load(model)
         cfg, sentence = model.config, text.clean(prompt)
@@ -91,6 +91,8 @@ class Session:
             image, _ = video.read_image(image, *size)
         if image.shape != (*size, 3):
             raise InputError(f"image has shape {image.shape}, expected {(*size, 3)}, pixels in [-1, 1]")
+        image = outside.array(image, "image", ("row", "column", "channel"), least=-1, most=1).astype(np.float32)
+        outside.seed(seed)
         params = _serving(model)
         # Encoding runs in float32 whatever the compute precision: a bf16 latent 0 makes the whole walk drift.
         latent = _encode(model.params["vae"], cfg.vae, jnp.asarray(image)[None])
@@ -110,7 +112,7 @@ class Session:
         return np.asarray(self._live.state.rotation[0]), np.asarray(self._live.state.position[0])
 
     def play(
-        self, actions: str | Float[np.ndarray, "T A"], speed: float = 1.0
+        self, actions: str | Float[np.ndarray, "..."], speed: float = 1.0
     ) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
         """Generates the frames of these actions, block by block as you iterate.
 
@@ -122,12 +124,10 @@ class Session:
           speed: factor on the script's moves and turns.
 
         Raises:
-          InputError: the script or the actions' shape is wrong.
+          InputError: the script or the actions' shape is wrong, or a number is not finite or out of range (names
+            the frame); the session is as it was.
         """
-        actions = keys.parse(actions, speed) if isinstance(actions, str) else np.asarray(actions, np.float32)
-        if actions.ndim != 2 or actions.shape[1] != 13 or len(actions) == 0:
-            raise InputError(f"actions has shape {actions.shape}, expected [frames, 13] with at least one frame")
-        return self._play(actions)
+        return self._play(camera_actions.checked(keys.parse(actions, speed) if isinstance(actions, str) else actions))
 
     def _play(self, actions: Float[np.ndarray, "T 13"]) -> Iterator[UInt8[np.ndarray, "N H W 3"]]:
         if not len(self.actions):
@@ -150,7 +150,7 @@ class Session:
         """A second session that goes on from here on its own; with the same noise, or another seed's."""
         live = jax.tree.map(jnp.copy, self._live)  # `play` donates the state, so the two must not share it
         if seed is not None:
-            live = dataclasses.replace(live, state=dataclasses.replace(live.state, key=jax.random.key(seed)))
+            live = dataclasses.replace(live, state=dataclasses.replace(live.state, key=rng.from_seed(seed)))
         return Session(self._model, self._params, live, self.latents, self.actions)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -172,7 +172,8 @@ class Session:
         """A saved session, with the model that made it.
 
         Raises:
-          InputError: the file can't be read, or was made with another config (names the first field).
+          InputError: the file can't be read, was made with another config (names the first field), or holds what no
+            session can go on from.
         """
         model = model if isinstance(model, bundle.Bundle) else bundle.load(model)
         if not Path(path).is_file():
@@ -190,10 +191,9 @@ class Session:
                 f"{path} was made with {field}={was!r}, the model has {is_now!r}; expected the same config"
             )
         params = _serving(model)
-        names, tree = _names(_blank(model.config))
-        missing = [name for name in names if name not in tensors]
-        if missing:
-            raise InputError(f"{path} has no {missing[0]}: it was written by another version of relic-jax")
+        blank = _blank(model.config)
+        _check_stored(tensors, blank, str(path))
+        names, tree = _names(blank)
         leaves = [jax.random.wrap_key_data(tensors[n]) if n == _KEY else tensors[n] for n in names]
         return cls(
             model,
@@ -202,6 +202,20 @@ class Session:
             np.asarray(tensors["latents"]),
             np.asarray(tensors["actions"]),
         )
+
+
+def _check_stored(tensors: dict[str, Array], blank: _Live, path: str) -> None:
+    """What a file holds is what a session has: every array in its shape, and what is said of the walk finite."""
+    for name, leaf in _leaves(blank).items():
+        if name not in tensors:
+            raise InputError(f"{path} has no {name}: it was written by another version of relic-jax")
+        if tensors[name].shape != leaf.shape:
+            raise InputError(f"{path}: {name} has shape {tensors[name].shape}, expected {leaf.shape}")
+    for name in ("latents", "actions"):
+        if name not in tensors:
+            raise InputError(f"{path} has no {name}: it was written by another version of relic-jax")
+    for name in ("latents", "actions", "state/rotation", "state/position"):
+        outside.array(tensors[name], f"{path}: {name}")
 
 
 def _serving(model: bundle.Bundle) -> Params:
@@ -244,5 +258,5 @@ def _blank(cfg: RelicConfig) -> _Live:
 
 
 def _begin(cfg: RelicConfig, latent: Float[Array, "B h w C"], words: Float[Array, "B M Dt"], seed: int) -> _Live:
-    state = _start(cfg, latent, words, jax.random.key(seed))
+    state = _start(cfg, latent, words, rng.from_seed(seed))
     return _Live(state, vae.init_decode_cache(cfg.vae, 1, *cfg.latent_size, jnp.dtype(cfg.precision.compute)))

@@ -28,7 +28,7 @@ from relic_jax.parallel import cluster, watch
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.placement import part_of_batch, place_batch, place_like
 from relic_jax.parallel.rules import constrain
-from relic_jax.rng import streams
+from relic_jax.rng import from_seed, streams
 from relic_jax.train import abstract, checkpoint, metrics
 from relic_jax.train.host import Interruption, Prefetch, Silent
 from relic_jax.train.run import Scalars, Stage, State
@@ -59,7 +59,7 @@ def train(stage: Stage, workdir: Path) -> dict[str, int | float]:
     several, first = jax.process_count() > 1, jax.process_index() == 0
     mesh = meshes.make(meshes.MeshShape.parse(cfg.mesh)) if cfg.mesh or several else None
     part = part_of_batch(mesh, cfg.batch)
-    keys = streams(jax.random.key(cfg.seed))
+    keys = streams(from_seed(cfg.seed))
     batches = stage.batches(cfg.seed, part)
 
     with contextlib.ExitStack() as stack:

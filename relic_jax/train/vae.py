@@ -105,15 +105,15 @@ class VAEStage(SupervisedStage):
         }
 
     def check_inputs(self) -> None:
-        """See `run.Stage`: there are clips, long enough, of the model's size."""
+        """See `run.Stage`: there are clips, long enough, of the model's size and rate."""
         _ = self.held_out
-        loader.Clips(self.cfg.data)
+        loader.Clips(self.cfg.data, fps=self.cfg.model.video.fps)[0]
 
     @functools.cached_property
     def held_out(self) -> UInt8[np.ndarray, "N T H W 3"]:
         """The clips that are measured and looked at, as long as all of them are."""
         cfg = self.cfg
-        clips = loader.Clips(cfg.data_val)
+        clips = loader.Clips(cfg.data_val, fps=cfg.model.video.fps)
         videos = [clips[i].video for i in range(min(HELD_OUT, len(clips)))]
         expected = (cfg.model.video.height, cfg.model.video.width)
         for index, video in enumerate(videos):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from relic_jax.camera import actions as A
 from relic_jax.camera import poses
+from relic_jax.errors import InputError
 
 paths = st.tuples(
     st.integers(0, 2**32 - 1),  # seed
@@ -173,3 +174,21 @@ def test_features_of_a_clip_and_of_a_stream_agree():
     np.testing.assert_array_equal(features[:, 0].reshape(2, 4, 13), np.repeat(actions[:, :1], 4, 1))
     np.testing.assert_array_equal(features[:, 1:], poses.group(actions[:, 1:]))
     np.testing.assert_allclose(jax.jit(A.action_features)(jnp.asarray(actions)), features, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("frame", "name", "value"),
+    [(3, "pan_left", np.nan), (0, "dolly_in", np.inf), (5, "static", -1.0), (2, "roll_cw", 1e30)],
+)
+def test_an_action_that_is_none_is_named_by_frame_and_direction(frame, name, value):
+    given = A.static_actions(6).astype(np.float64)
+    given[frame, A.ACTIONS.index(name)] = value
+    with pytest.raises(InputError, match=rf"^actions, frame {frame}, {name}: expected a number in \[0, 1000\]"):
+        A.checked(given)
+
+
+def test_checked_actions_are_ones_own():
+    given = A.static_actions(3)
+    checked = A.checked(given)
+    given[0] = np.nan
+    assert np.isfinite(checked).all() and checked.dtype == np.float32

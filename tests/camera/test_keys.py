@@ -67,7 +67,7 @@ def test_wrong_scripts_are_refused_in_one_sentence(script, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan")])
-def test_gamma_must_be_positive(gamma):
+@pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan"), float("inf"), 1e9])
+def test_gamma_must_be_positive_and_no_slip(gamma):
     with pytest.raises(InputError, match="gamma"):
         keys.parse("w-1", gamma)

@@ -6,6 +6,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import safetensors.flax
 
 from relic_jax.errors import InputError
 from relic_jax.stream import Session
@@ -73,6 +74,61 @@ def test_bad_input_is_one_sentence(model, picture, tmp_path):
         Session.load(tmp_path / "text", model)
     with pytest.raises(InputError, match="can't be written"):
         walk.save(tmp_path / "none" / "walk.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_an_action_that_is_no_number_never_reaches_the_state(model, picture, tmp_path, value):
+    walk, untouched = (Session.open(model, picture, PROMPT) for _ in range(2))
+    actions = np.zeros((4, 13), np.float32)
+    actions[2, 0] = value
+    with pytest.raises(InputError, match="^actions, frame 2, dolly_in: expected a number in"):
+        walk.play(actions)
+    with pytest.raises(InputError, match="speed"):
+        walk.play("w-4", speed=value)
+    assert walk.frames == 0
+    assert (frames(walk.play("w-4")) == frames(untouched.play("w-4"))).all()
+
+
+def test_a_picture_that_is_no_picture_and_a_seed_that_is_none_are_refused(model, picture):
+    broken = picture.copy()
+    broken[3, 5, 1] = np.nan
+    with pytest.raises(
+        InputError, match=r"^image, row 3, column 5, channel 1: expected a number in \[-1, 1\], got nan"
+    ):
+        Session.open(model, broken, PROMPT)
+    with pytest.raises(InputError, match="^image, row"):
+        Session.open(model, picture * 255, PROMPT)
+    for seed in (-1, 2**64):
+        with pytest.raises(InputError, match="^seed: expected a whole number"):
+            Session.open(model, picture, PROMPT, seed)
+
+
+def test_all_64_bits_of_a_seed_are_a_walk(model, picture):
+    one, other = (frames(Session.open(model, picture, PROMPT, seed).play("w-4")) for seed in (0, 2**32))
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("state/position", lambda x: x * np.nan, "state/position, entry 0, 0: expected a finite number"),
+        ("latents", lambda x: x + np.inf, "latents, entry 0, 0, 0, 0: expected a finite number"),
+        ("state/text", lambda x: x[:, :3], r"state/text has shape \(1, 3, 64\), expected \(1, 32, 64\)"),
+        ("actions", None, "has no actions"),
+    ],
+)
+def test_a_saved_session_that_was_tampered_with_is_refused(model, picture, tmp_path, name, change, said):
+    walk = Session.open(model, picture, PROMPT)
+    frames(walk.play("w-4"))
+    walk.save(tmp_path / "walk")
+    with safetensors.safe_open(tmp_path / "walk", framework="flax") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    value = tensors.pop(name)
+    if change:
+        tensors[name] = jax.numpy.asarray(change(value))
+    safetensors.flax.save_file(tensors, tmp_path / "walk", metadata)
+    with pytest.raises(InputError, match=said):
+        Session.load(tmp_path / "walk", model)
 
 
 def test_a_session_of_another_config_is_refused(model, picture, tmp_path):

@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 
 import relic_jax
 from launch import cli
-from relic_jax import outside, video
+from relic_jax import outside, picture, video
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig
 from relic_jax.models import bundle, text
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     actions = keys.parse(_ACTIONS.value, _SPEED.value)
     seed = outside.seed(_SEED.value, "--seed")
     held = ["", *keys.held(_ACTIONS.value)]  # the picture, then a frame an action
-    image, note = video.read_image(_IMAGE.value, cfg.video.height, cfg.video.width)
+    image, note = picture.read(_IMAGE.value, cfg.video.height, cfg.video.width)
     for path in filter(None, (_OUT.value, _SHEET.value, _JSON.value)):
         cli.writable_directory(str(Path(path).parent))
         cli.check_writable(path)

@@ -1,4 +1,4 @@
-"""Pictures and videos on disk, and the sheets that people look at.
+"""Videos on disk, and the sheets that people look at.
 
 Frames are uint8 [T, H, W, 3] RGB; the model's are float in [-1, 1]. A file is written under a temporary name beside
 its own and renamed when it is whole, so nothing is ever left half-written or lost.
@@ -15,10 +15,9 @@ import av
 import numpy as np
 from av.container import OutputContainer
 from jaxtyping import Float, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from relic_jax.errors import InputError
-from relic_jax.pixels import to_float
 
 # Visually lossless. x264's macroblock tree reads unset memory on frames as small as the tiny model's: the same frames
 # would give another file each time.
@@ -26,34 +25,6 @@ _X264 = {"crf": "16", "x264-params": "mbtree=0"}
 KEY_ROWS = (("QWE", "ASD"), ("UIO", "JKL"))  # the two hands, as on a keyboard
 
 _INK, _PAPER, _HELD = (255, 255, 255), (20, 22, 28), (255, 196, 61)
-
-
-def read_image(path: str | os.PathLike, height: int, width: int) -> tuple[Float[np.ndarray, "H W 3"], str | None]:
-    """A picture as float32 in [-1, 1], [height, width, 3], and a sentence about what was done to its size, if anything.
-
-    Another shape is cropped about its centre to the wanted aspect, then resized.
-
-    Raises:
-      InputError: the file is missing or can't be read as a picture.
-    """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"picture {os.fspath(path)!r}: expected an image file, there is none") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"picture {os.fspath(path)!r}: expected an image file that can be read, got {type(error).__name__}"
-        ) from None
-    note = None
-    if image.size != (width, height):
-        cropped = image.width * height != image.height * width
-        note = (
-            f"{os.fspath(path)} is {image.width}x{image.height}, "
-            f"{'cropped about its centre and ' if cropped else ''}resized to {width}x{height}"
-        )
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    return to_float(np.asarray(image)), note
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Pictures in, videos and sheets out."""
+"""Videos and sheets."""
 
 import av
 import numpy as np
@@ -8,7 +8,6 @@ from PIL import Image
 from relic_jax import video
 from relic_jax.camera import keys
 from relic_jax.errors import InputError
-from relic_jax.pixels import to_uint8
 
 
 def smooth_frames(count, height=64, width=96):
@@ -26,64 +25,6 @@ def decoded(path):
 
 def psnr(one, other):
     return 10 * np.log10(255**2 / np.square(one.astype(float) - other).mean((1, 2, 3)))
-
-
-# pictures
-
-
-def test_a_picture_of_the_right_size_is_read_exactly(tmp_path):
-    pixels = smooth_frames(1)[0]
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    image, note = video.read_image(tmp_path / "a.png", 64, 96)
-    assert note is None and image.dtype == np.float32 and image.shape == (64, 96, 3)
-    np.testing.assert_array_equal(to_uint8(image), pixels)
-    assert -1 <= image.min() and image.max() <= 1
-
-
-def test_another_aspect_is_cropped_about_the_centre(tmp_path):
-    pixels = np.zeros((64, 192, 3), np.uint8)
-    pixels[:, 48:144] = 200  # the middle half
-    Image.fromarray(pixels).save(tmp_path / "wide.png")
-    image, note = video.read_image(tmp_path / "wide.png", 32, 48)
-    assert image.shape == (32, 48, 3)
-    np.testing.assert_array_equal(to_uint8(image)[:, 4:-4], 200)  # beyond the filter's reach
-    assert note == f"{tmp_path}/wide.png is 192x64, cropped about its centre and resized to 48x32"
-
-
-def test_the_same_aspect_is_only_resized(tmp_path):
-    Image.fromarray(smooth_frames(1)[0]).save(tmp_path / "a.png")
-    _, note = video.read_image(tmp_path / "a.png", 32, 48)
-    assert note.endswith("is 96x64, resized to 48x32")
-
-
-def test_grey_palette_and_turned_pictures_are_read(tmp_path):
-    Image.new("L", (96, 64), 128).save(tmp_path / "grey.png")
-    assert video.read_image(tmp_path / "grey.png", 64, 96)[0].shape == (64, 96, 3)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held upright
-    Image.new("RGB", (64, 96)).save(tmp_path / "turned.jpg", exif=exif)
-    assert video.read_image(tmp_path / "turned.jpg", 64, 96)[1] is None
-
-
-def test_a_missing_picture_is_refused(tmp_path):
-    with pytest.raises(InputError, match="nowhere.png.*there is none"):
-        video.read_image(tmp_path / "nowhere.png", 64, 96)
-
-
-@pytest.mark.parametrize("content", [b"", b"this is not a picture", "truncated"])
-def test_an_unreadable_picture_is_refused(tmp_path, content):
-    path = tmp_path / "bad.png"
-    if content == "truncated":
-        Image.fromarray(smooth_frames(1)[0]).save(path)
-        content = path.read_bytes()[: path.stat().st_size // 2]
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"bad\.png.*expected an image file that can be read"):
-        video.read_image(path, 64, 96)
-
-
-def test_a_folder_is_no_picture(tmp_path):
-    with pytest.raises(InputError, match="expected an image file"):
-        video.read_image(tmp_path, 64, 96)
 
 
 # videos

@@ -24,7 +24,7 @@ import safetensors
 import safetensors.flax
 from jaxtyping import Array, Float, UInt8
 
-from relic_jax import outside, pixels, rng, video
+from relic_jax import outside, picture, pixels, rng, video
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig, VAEConfig, first_difference, from_config_dict
@@ -88,7 +88,7 @@ class Session:
         cfg, sentence = model.config, text.clean(prompt)
         size = (cfg.video.height, cfg.video.width)
         if isinstance(image, str | os.PathLike):
-            image, _ = video.read_image(image, *size)
+            image, _ = picture.read(image, *size)
         if image.shape != (*size, 3):
             raise InputError(f"image has shape {image.shape}, expected {(*size, 3)}, pixels in [-1, 1]")
         image = outside.array(image, "image", ("row", "column", "channel"), least=-1, most=1).astype(np.float32)

@@ -55,8 +55,7 @@ def stream(argv: Sequence[str]) -> None:
     """Time and memory of a long session."""
     del argv
     cfg = cli.load_config(RelicConfig)
-    for path in filter(None, (_PLOT.value, _JSON.value)):
-        cli.check_writable(path)
+    cli.check_outputs({"plot": _PLOT.value, "json": _JSON.value}, {"checkpoint": _CHECKPOINT.value})
     if _PLOT.value:
         cli.pyplot()
     session = Session.open(bundle.load(_CHECKPOINT.value, cfg), _picture(cfg), "a room with grey walls")
@@ -100,8 +99,7 @@ def replay_memory(argv: Sequence[str]) -> None:
     """Memory of the replayed and the monolithic gradient."""
     del argv
     cfg = cli.load_config(RelicConfig)
-    for path in filter(None, (_PLOT.value, _JSON.value)):
-        cli.check_writable(path)
+    cli.check_outputs({"plot": _PLOT.value, "json": _JSON.value}, {})
     lengths = [int(blocks) for blocks in _LENGTHS.value if blocks.isdecimal()]
     if len(lengths) < max(len(_LENGTHS.value), 2) or lengths != sorted(set(lengths)) or lengths[0] < 1:
         raise InputError(f"--lengths={','.join(_LENGTHS.value)}: expected two or more ascending numbers from 1 on")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from relic_jax import files
 from relic_jax.config import ConfigError, from_config_dict
 from relic_jax.errors import InputError
 
@@ -99,9 +99,8 @@ def write_json(path: str, values: Mapping[str, bool | int | float | str]) -> Non
       InputError: the file can't be written.
     """
     check_writable(path)
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(dict(values), indent=1) + "\n")
-    temporary.replace(path)
+    with files.replacing(path) as partial:
+        partial.write_text(json.dumps(dict(values), indent=1) + "\n")
 
 
 def pyplot() -> Any:
@@ -124,11 +123,46 @@ def check_writable(path: str) -> None:
     """Tries, before long work begins, whether a file can be written at `path`; leaves no trace.
 
     Raises:
-      InputError: the folder doesn't exist or can't be written to, or the path is a folder.
+      InputError: the folder doesn't exist or can't be written to, or the path is a folder, a device or a pipe, or too
+        long.
     """
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder; expected the name of a file to write")
+    files.check_name(Path(path))
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path} is a device or a pipe; expected the name of a file to write")
     _try_writing(Path(path).parent)
+
+
+def check_outputs(
+    outputs: Mapping[str, str | None],
+    inputs: Mapping[str, str | None],
+    suffixes: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """What a command writes can be written, and is none of its other files: before anything is read or loaded.
+
+    Args:
+      outputs, inputs: files and folders by flag; None or empty where a flag isn't given. The --config file is an input
+        of every command. Of a folder the files directly in it count too.
+      suffixes: what a name may end in, by flag.
+
+    Raises:
+      InputError: names the flag, and the other one where two are the same file.
+    """
+    written = {name: path for name, path in outputs.items() if path}
+    read = [(name, path) for name, path in inputs.items() if path]
+    if "config" in flags.FLAGS:
+        read.append(("config", flags.FLAGS["config"].config_filename.split(":")[0]))
+    read += [(name, str(file)) for name, path in read if Path(path).is_dir() for file in Path(path).iterdir()]
+    for name, path in written.items():
+        wanted = (suffixes or {}).get(name, ())
+        if wanted and not path.lower().endswith(tuple(wanted)):
+            raise InputError(f"--{name}={path}: expected a name that ends in {' or '.join(wanted)}")
+        check_writable(path)
+        others = [*((other, of) for other, of in written.items() if other != name), *read]
+        twin = next((other for other, of in others if files.same(path, of)), None)
+        if twin:
+            raise InputError(f"--{name}={path} is the file of --{twin} too; expected another name, nothing is lost")
 
 
 def writable_directory(path: str) -> Path:

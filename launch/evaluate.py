@@ -41,7 +41,7 @@ from absl import flags
 
 import relic_jax
 from launch import cli
-from relic_jax import video
+from relic_jax import files, video
 from relic_jax.config import MEMORIES, RelicConfig
 from relic_jax.errors import InputError
 from relic_jax.evaluate import drift as drift_evaluation
@@ -78,8 +78,7 @@ def _begin() -> tuple[RelicConfig, Path]:
     """The model's configuration and the folder for pictures; what is to be written can be."""
     cfg = cli.load_config(RelicConfig)
     out = cli.writable_directory(_OUT.value)
-    if _JSON.value:
-        cli.check_writable(_JSON.value)
+    cli.check_outputs({"json": _JSON.value}, {"checkpoint": _CHECKPOINT.value})
     return cfg, out
 
 
@@ -198,7 +197,7 @@ def _plot_frames(path: Path, truth: np.ndarray, made: dict[str, np.ndarray]) -> 
         axes.annotate(view, (frames.start, 1), xycoords=("data", "axes fraction"), fontsize=8, va="bottom")
     axes.set(xlabel="frame (out, then back)", ylabel="PSNR to the truth, dB")
     axes.legend(fontsize=8)
-    with video.replacing(path) as partial:
+    with files.replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
     pyplot.close(figure)
 
@@ -277,7 +276,7 @@ def _plot_drift(path: Path, curves: dict[str, dict[str, np.ndarray]]) -> None:
         panel.axhspan(0.9 * first, 1.1 * first, color="grey", alpha=0.2, linewidth=0)
         panel.set(title=measure, xlabel="second", ylim=(0, None))
     axes[0].legend(fontsize=8)
-    with video.replacing(path) as partial:
+    with files.replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
     pyplot.close(figure)
 

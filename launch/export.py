@@ -48,7 +48,7 @@ _CARD = flags.DEFINE_string("card", None, "bundle: the model card, Markdown")
 def write_weights(argv: Sequence[str]) -> None:
     """The moving average of one run."""
     del argv
-    cli.check_writable(_OUT.value)
+    cli.check_outputs({"out": _OUT.value}, {})
     step, params, config = checkpoint.read(cli.needed(_WORKDIR))
     metadata = {"format": "relic-jax", "step": str(step), "config": json.dumps(config)}
     weights.save_safetensors(_OUT.value, params, metadata, jnp.dtype(_DTYPE.value))

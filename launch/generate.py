@@ -3,6 +3,9 @@
     python -m launch.generate --config=configs/tiny.py --image=PNG --prompt="..." --actions="w-32,wl-48,none-8" \\
         --seed=0 --out=out.mp4 [--sheet=out.png] [--json=FILE] [--checkpoint=DIR]
 
+Ctrl-C or SIGTERM ends the video with the block that is being made: the files have the frames there are, and the exit
+code is 130 or 143. A second one ends at once and leaves no file.
+
 W S dolly, A D truck, E Q pedestal up and down, I K tilt, J L pan, O U roll clockwise and back, `none` stands still.
 The JSON keys are frames, compile_s, steady_fps (generating, decoding and writing, without the first block; 0 when
 there is only one) and peak_rss_bytes.
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -25,10 +29,11 @@ from jaxtyping import UInt8
 
 import relic_jax
 from launch import cli
-from relic_jax import outside, picture, video
+from relic_jax import files, outside, picture, video
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig
 from relic_jax.models import bundle, text
+from relic_jax.signals import Interruption
 from relic_jax.stream.session import Session
 
 cli.config_flag("configs/tiny.py")
@@ -45,17 +50,15 @@ _CHECKPOINT = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     del argv
     cfg = cli.load_config(RelicConfig)
+    _check_files()
     prompt = text.clean(_PROMPT.value)
     actions = keys.parse(_ACTIONS.value, _SPEED.value)
     seed = outside.seed(_SEED.value, "--seed")
     held = ["", *keys.held(_ACTIONS.value)]  # the picture, then a frame an action
     image, note = picture.read(_IMAGE.value, cfg.video.height, cfg.video.width)
-    for path in filter(None, (_OUT.value, _SHEET.value, _JSON.value)):
-        cli.writable_directory(str(Path(path).parent))
-        cli.check_writable(path)
     model = bundle.load(_CHECKPOINT.value, cfg)
     if note:
         print(f"note: {note}")
@@ -64,25 +67,44 @@ def main(argv: Sequence[str]) -> None:
     print("compiling, once; half a minute or so on a CPU ...", flush=True)
     session = Session.open(model, image, prompt, seed)
     chosen = video.evenly_spaced(len(held))
-    shown, ready = _write(session.play(actions), len(held), cfg.video.fps, set(chosen))
+    shown, ready, stopped = _write(session.play(actions), len(held), cfg.video.fps, set(chosen))
     if _SHEET.value:
+        chosen = chosen[: len(shown)]
         sheet = video.contact_sheet(np.stack(shown), [held[t] for t in chosen], chosen / cfg.video.fps)
         video.write_image(_SHEET.value, sheet)
     result = _measurements(begin, ready)
     if _JSON.value:
         cli.write_json(_JSON.value, result)
+    if stopped:
+        name, frames = signal.Signals(stopped).name, result["frames"]
+        print(f"stopped by {name}: {_OUT.value} has the first {frames} of {len(held)} frames", file=sys.stderr)
+        return 128 + stopped
     _report(result, cfg.video.fps)
+    return 0
+
+
+def _check_files() -> None:
+    outputs = {flag.name: flag.value for flag in (_OUT, _SHEET, _JSON)}
+    for path in filter(None, outputs.values()):
+        files.check_name(Path(path))
+        cli.writable_directory(str(Path(path).parent))
+    inputs = {flag.name: flag.value for flag in (_IMAGE, _CHECKPOINT)}
+    cli.check_outputs(outputs, inputs, {"out": (".mp4",), "sheet": (".png",)})
 
 
 def _write(
     chunks: Iterable[UInt8[np.ndarray, "N H W 3"]], total: int, fps: int, chosen: set[int]
-) -> tuple[list[UInt8[np.ndarray, "H W 3"]], list[tuple[int, float]]]:
-    """Writes the video as it comes; gives the chosen frames, and when how many frames were ready, chunk by chunk."""
+) -> tuple[list[UInt8[np.ndarray, "H W 3"]], list[tuple[int, float]], int]:
+    """Writes the video as it comes, until it is whole or a signal comes: then it ends with the block at hand.
+
+    Returns:
+      The chosen frames, when how many frames were ready, chunk by chunk, and the signal; 0 when the video is whole.
+    """
     shown, ready, done = [], [], 0
     chunks = iter(chunks)
     first = next(chunks)[:total]  # compiles; the bar's clock starts after it
     bar = tqdm.tqdm(total=total, initial=len(first), unit=" frames")
-    with video.video_writer(_OUT.value, fps) as writer, bar:
+    with Interruption() as interruption, video.video_writer(_OUT.value, fps) as writer, bar:
         for chunk in itertools.chain([first], chunks):
             chunk = chunk[: total - done]
             writer.write(chunk)
@@ -90,7 +112,9 @@ def _write(
             done += len(chunk)
             ready.append((done, time.perf_counter()))
             bar.update(done - bar.n)
-    return shown, ready
+            if interruption.signal:
+                break
+    return shown, ready, interruption.signal if done < total else 0
 
 
 def _measurements(begin: float, ready: list[tuple[int, float]]) -> dict[str, int | float]:

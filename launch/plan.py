@@ -65,8 +65,7 @@ def main(argv: Sequence[str]) -> int:
     stage = flags.FLAGS.config.get("stage")
     models = {None: RelicConfig, "ode_data": TrajectoryConfig}
     cfg: plan_tasks.Config = cli.load_config(models[stage] if stage in models else run.config_class(stage))
-    if _JSON.value:
-        cli.check_writable(_JSON.value)
+    cli.check_outputs({"json": _JSON.value}, {})
     if _TASK.value not in plan_tasks.TASKS:
         raise InputError(f"--task={_TASK.value} is not one of {', '.join(plan_tasks.TASKS)}")
     gpu, shape = hardware.find(_DEVICE.value), MeshShape.parse(_MESH.value or getattr(cfg, "mesh", ""))

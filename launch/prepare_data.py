@@ -85,7 +85,7 @@ def train_tokenizer(argv: Sequence[str]) -> None:
     from relic_jax.models import tokenizer
 
     cfg = cli.load_config(RelicConfig)
-    cli.check_writable(_OUT.value)
+    cli.check_outputs({"out": _OUT.value, "json": _JSON.value}, {"data": _DATA.value})
     clips = loader.Clips(cli.needed(_DATA))
     captions = [clips.caption(i) for i in tqdm.trange(len(clips), unit="clip", desc="captions")]
     trained = tokenizer.train(captions, cfg.text.vocab)

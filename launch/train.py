@@ -66,8 +66,7 @@ def checked[T](kind: type[T]) -> tuple[T, Path]:
     """The configuration and the workdir that the flags name."""
     cfg = cli.load_config(kind)
     workdir = cli.writable_directory(_WORKDIR.value)
-    if _JSON.value:
-        cli.check_writable(_JSON.value)
+    cli.check_outputs({"json": _JSON.value}, {"init_from": getattr(cfg, "init_from", "")})
     return cfg, workdir
 
 

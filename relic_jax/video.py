@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import av
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from relic_jax.errors import InputError
+from relic_jax.files import replacing
 
 # Visually lossless. x264's macroblock tree reads unset memory on frames as small as the tiny model's: the same frames
 # would give another file each time.
@@ -25,26 +25,6 @@ _X264 = {"crf": "16", "x264-params": "mbtree=0"}
 KEY_ROWS = (("QWE", "ASD"), ("UIO", "JKL"))  # the two hands, as on a keyboard
 
 _INK, _PAPER, _HELD = (255, 255, 255), (20, 22, 28), (255, 196, 61)
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; becomes `path` when the block ends well, is removed when it doesn't.
-
-    Raises:
-      InputError: the folder isn't there or can't be written to.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.touch()
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error.strerror}") from error
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_image(path: str | os.PathLike, image: Image.Image) -> None:

@@ -71,6 +71,13 @@ def start(name: str, *arguments: object, **environment: str) -> subprocess.Compl
     return subprocess.run(command, cwd=ROOT, env=os.environ | ENVIRONMENT | environment, capture_output=True, text=True)
 
 
+def begin(name: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """As `start`, and doesn't wait for its end."""
+    command = [sys.executable, "-m", name, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | ENVIRONMENT | environment, **pipes)
+
+
 class Forks:
     """Runs modules and files (`*.py`) as programs in forks of one process, which has imported the modules `imported`.
 

@@ -6,7 +6,6 @@ that are missing. `tfds.builder_from_directory` reads the result, as `loader` do
 
 import dataclasses
 import json
-import os
 import pathlib
 import uuid
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import array_record.python.array_record_module as array_record
 import tensorflow_datasets as tfds
 
+from relic_jax import files
 from relic_jax.errors import InputError
 from relic_jax.parallel.part import WHOLE, Part
 
@@ -49,7 +49,7 @@ class Split:
     def write(self, shard: int, features: tfds.features.FeaturesDict, records: Iterable[Mapping[str, Any]]) -> None:
         """Writes a shard, which has its name only when it is whole."""
         path = self.path(shard)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = files.temporary(path)
         try:
             writer = array_record.ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
             for record in records:

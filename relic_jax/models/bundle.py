@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from relic_jax import files
 from relic_jax.config import ConfigError, RelicConfig, from_config_dict
 from relic_jax.errors import InputError
 from relic_jax.models import tokenizer as tokenizers
@@ -80,7 +81,7 @@ def save(path: str | os.PathLike[str], bundle: Bundle, card: str, dtype: Any | N
     path = Path(path)
     if path.exists():
         raise InputError(f"{path} exists already; expected a new folder, nothing is overwritten")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = files.temporary(path)
     try:
         temporary.mkdir(parents=True)
         config = json.dumps(dataclasses.asdict(bundle.config), indent=2)

@@ -11,6 +11,7 @@ import tokenizers
 from jaxtyping import Bool, Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from relic_jax import files
 from relic_jax.errors import InputError
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
@@ -47,7 +48,7 @@ class Tokenizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a `tokenizer.json`, under a temporary name that is renamed when it is complete."""
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = files.temporary(path)
         try:
             temporary.write_text(self._backend.to_str(pretty=True), encoding="utf-8")
             temporary.replace(path)

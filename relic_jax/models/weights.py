@@ -16,6 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from relic_jax import files
 from relic_jax.errors import InputError
 from relic_jax.models.module import Params
 
@@ -39,7 +40,7 @@ def save_safetensors(
     """
     path = Path(path)
     tensors = {name: _host(leaf, dtype) for name, leaf in leaves(params)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = files.temporary(path)
     try:
         safetensors.numpy.save_file(tensors, temporary, metadata=dict(metadata or {}))
         temporary.replace(path)

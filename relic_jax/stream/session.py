@@ -24,7 +24,7 @@ import safetensors
 import safetensors.flax
 from jaxtyping import Array, Float, UInt8
 
-from relic_jax import outside, picture, pixels, rng, video
+from relic_jax import files, outside, picture, pixels, rng
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig, VAEConfig, first_difference, from_config_dict
@@ -162,7 +162,7 @@ class Session:
         tensors = _leaves(self._live) | {"latents": jnp.asarray(self.latents), "actions": jnp.asarray(self.actions)}
         metadata = {"config": json.dumps(dataclasses.asdict(self.config))}
         try:
-            with video.replacing(path) as temporary:
+            with files.replacing(path) as temporary:
                 safetensors.flax.save_file(tensors, temporary, metadata=metadata)
         except OSError as error:
             raise InputError(f"{path} can't be written: {error}") from error

@@ -1,11 +1,10 @@
-"""What the loop needs from the host: batches made ahead in a thread, and signals that wait for a step's end."""
+"""What the loop needs from the host: batches made ahead in a thread, and a writer that says nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import queue
-import signal
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -57,24 +56,6 @@ class Prefetch:
                     break
             if isinstance(item[0], BaseException):
                 return
-
-
-class Interruption:
-    """While it is entered, SIGTERM and SIGINT only set `signal`; a second one acts as it always does."""
-
-    signal: int = 0
-
-    def __enter__(self) -> Interruption:
-        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.signal = number
-        self.__exit__()
 
 
 class Silent:

@@ -29,8 +29,9 @@ from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.placement import part_of_batch, place_batch, place_like
 from relic_jax.parallel.rules import constrain
 from relic_jax.rng import from_seed, streams
+from relic_jax.signals import Interruption
 from relic_jax.train import abstract, checkpoint, metrics
-from relic_jax.train.host import Interruption, Prefetch, Silent
+from relic_jax.train.host import Prefetch, Silent
 from relic_jax.train.run import Scalars, Stage, State
 
 _ALWAYS = ("loss", "gradient_norm")

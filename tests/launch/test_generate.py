@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import signal
+import subprocess
+import time
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.programs import start
+from relic_jax import files
+from tests.programs import begin, start
 from tests.small import SMALLEST, write_bundle
 
 
@@ -48,7 +54,62 @@ def test_a_whole_video(folder, tmp_path):
     assert sorted(p.name for p in out.parent.iterdir()) == ["out.mp4", "out.png"]
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_video_with_the_frames_there_are(folder, tmp_path, number, code):
+    out, sheet, measured = tmp_path / "out.mp4", tmp_path / "out.png", tmp_path / "m.json"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    mine = files.temporary(out)
+    left = mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{dead.pid}."))
+    left.write_bytes(b"what a killed process left")
+    asked = flags(folder, out, sheet=sheet, json=measured, actions="w-20000")
+    process = begin("launch.generate", *asked)
+    deadline = time.monotonic() + 300
+    while not [p for p in tmp_path.glob(".out.mp4.*") if p != left] and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == code, stderr
+    frames = json.loads(measured.read_text())["frames"]
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == frames < 20001 and frames % 16 == 13
+    assert f"stopped by {number.name}: {out} has the first {frames} of 20001 frames" in stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.json", "out.mp4", "out.png"]
+
+
+def test_a_finished_video_is_never_lost_to_a_twin_of_its_name(fork, folder, tmp_path):
+    """Inputs and outputs of a command all differ, however they are spelt."""
+    picture = tmp_path / "picture.png"
+    shutil.copy(folder / "picture.png", picture)
+    (tmp_path / "soft.png").symlink_to(picture)
+    os.link(picture, tmp_path / "hard.png")
+    before, listed = picture.read_bytes(), sorted(tmp_path.iterdir())
+    out = tmp_path / "out.mp4"
+    for changed, said in (
+        ({"sheet": picture}, "is the file of --image too"),
+        ({"sheet": tmp_path / "x" / ".." / "picture.png"}, "is the file of --image too"),
+        ({"sheet": tmp_path / "soft.png"}, "is the file of --image too"),
+        ({"sheet": tmp_path / "hard.png"}, "is the file of --image too"),
+        ({"json": out}, "is the file of --json too"),
+        ({"json": folder / "model" / "config.json"}, "is the file of --checkpoint too"),
+        ({"json": folder / "model.py"}, "is the file of --config too"),
+        ({"out": picture}, "expected a name that ends in .mp4"),
+        ({"out": tmp_path / "walk.gif"}, "expected a name that ends in .mp4"),
+        ({"out": tmp_path / ("n" * 246 + ".mp4")}, "its name has 250 bytes; expected at most 200"),
+        ({"json": "/dev/null"}, "is a device or a pipe"),
+    ):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        done = fork("launch.generate", *flags(folder, changed.pop("out", out), image=picture, **changed))
+        (tmp_path / "x").rmdir()
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+        assert picture.read_bytes() == before and sorted(tmp_path.iterdir()) == listed
+
+
 BAD = {
+    "a seed beyond 64 bits": ({"seed": "18446744073709551616"}, "--seed: expected a whole number from 0 to 2^64 - 1"),
+    "a negative seed": ({"seed": "-1"}, "--seed: expected a whole number from 0 to 2^64 - 1"),
+    "a speed that is no number": ({"speed": "nan"}, "speed (gamma): expected a finite number above 0"),
     "a missing picture": ({"image": "{folder}/nowhere.png"}, "nowhere.png': expected an image file, there is none"),
     "an unreadable picture": ({"image": "{folder}/broken.png"}, "broken.png': expected an image file that can be read"),
     "an unknown key": ({"actions": "w-8,x-8"}, "unknown key 'x'; valid keys are W, S, A, D, E, Q, I, K, J, L, O, U"),

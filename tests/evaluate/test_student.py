@@ -8,21 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, VAEConfig
+from relic_jax.config import DiTConfig
 from relic_jax.errors import InputError
 from relic_jax.evaluate import generate, student, world
 from relic_jax.models import weights
-from tests.small import random_bundle, random_params
+from tests.small import SMALLEST, random_bundle, random_params
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
-DIT = DiTConfig(dim=32, ffn_dim=32, heads=2, layers=1, text_len=32, text_dim=64, cond_dim=8, freq_dim=16)
-CFG = dataclasses.replace(
-    RelicConfig.tiny(),
-    dit=DIT,
-    vae=dataclasses.replace(VAEConfig.tiny(), base_dim=4),
-    memory=MemoryConfig(horizon=16),
-)
+CFG, DIT = SMALLEST, SMALLEST.dit
 
 
 def write_teacher(path, dit: DiTConfig, stage: str = "teacher") -> str:
@@ -50,7 +44,7 @@ def test_a_bidirectional_model_sees_actions_text_and_poses_and_keeps_the_picture
     model = random_bundle(CFG)
     rng = np.random.default_rng(0)
     picture = jnp.asarray(rng.normal(size=(3, *CFG.latent_size, 16)), jnp.float32)
-    words = rng.normal(size=(3, 32, 64)).astype(np.float32)
+    words = rng.normal(size=(3, DIT.text_len, DIT.text_dim)).astype(np.float32)
     actions = rng.uniform(size=(3, 9, 13)).astype(np.float32)
 
     def make(words=words, actions=actions, weight=1.0, **options):

@@ -1,22 +1,12 @@
 """The arithmetic of the action-following evaluation, and the whole of it on a model of random weights."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from relic_jax.config import DiTConfig, MemoryConfig, RelicConfig, VAEConfig
 from relic_jax.evaluate import world
-from tests.small import random_bundle
+from tests.small import SMALLEST, random_bundle
 
 pytestmark = pytest.mark.usefixtures("compile_once")
-
-CFG = dataclasses.replace(
-    RelicConfig.tiny(),
-    dit=DiTConfig(dim=32, ffn_dim=32, heads=2, layers=1, text_len=32, text_dim=64, cond_dim=8, freq_dim=16),
-    vae=dataclasses.replace(VAEConfig.tiny(), base_dim=4),
-    memory=MemoryConfig(horizon=16),
-)
 
 
 def test_summary_counts_only_clips_that_move():
@@ -46,9 +36,9 @@ def test_scores_are_of_the_frames_after_the_picture():
 
 
 def test_truth_and_all_variants_of_held_out_scenes():
-    scenes = world.join([part for _, part in world.scenes(CFG, 2, seed=900_000_000)])
-    assert scenes.video.shape == (2, 45, 64, 96, 3) and scenes.actions.shape == (2, 45, 13)
-    made = world.videos(random_bundle(CFG), scenes, seed=0)
+    scenes = world.join([part for _, part in world.scenes(SMALLEST, 2, seed=900_000_000)])
+    assert scenes.video.shape == (2, 45, 32, 48, 3) and scenes.actions.shape == (2, 45, 13)
+    made = world.videos(random_bundle(SMALLEST), scenes, seed=0)
     assert set(made) == {"vae", *world.VARIANTS}
     assert all(video.shape == scenes.video.shape and video.dtype == np.uint8 for video in made.values())
     assert (made["right"] != made["mirrored"]).any()

@@ -35,10 +35,9 @@ def wait_for(path: Path, running: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1700)
-@pytest.mark.parametrize(
-    ("size", "student"), [("toy_5s", "distill_5s"), pytest.param("toy", "distill_20s", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("size", "student"), [("toy_5s", "distill_5s"), ("toy", "distill_20s")])
 def test_a_toy_chain_runs_whole_and_goes_on_where_it_was_killed(tmp_path, size, student):
     with (tmp_path / "said").open("w") as said:
         first = subprocess.Popen(**command(tmp_path, size), stdout=said, stderr=said)

@@ -19,7 +19,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from relic_jax.camera import keys
 from relic_jax.config import RelicConfig
 from relic_jax.models import bundle, text
 from relic_jax.signals import Interruption
+from relic_jax.stream import rollout
 from relic_jax.stream.session import Session
 
 cli.config_flag("configs/tiny.py")
@@ -60,7 +61,8 @@ def main(argv: Sequence[str]) -> int:
     held = ["", *keys.held(_ACTIONS.value)]  # the picture, then a frame an action
     image, note = picture.read(_IMAGE.value, cfg.video.height, cfg.video.width)
     model = bundle.load(_CHECKPOINT.value, cfg)
-    if note:
+    notes = [*filter(None, [note]), *text.losses(model.tokenizer, cfg.text.length, prompt), *_rest(cfg, len(held))]
+    for note in notes:
         print(f"note: {note}")
 
     begin = time.perf_counter()
@@ -81,6 +83,14 @@ def main(argv: Sequence[str]) -> int:
         return 128 + stopped
     _report(result, cfg.video.fps)
     return 0
+
+
+def _rest(cfg: RelicConfig, frames: int) -> Iterator[str]:
+    """What is made beyond the script: blocks are whole, and before the first stand the picture's four frames."""
+    size = cfg.stream.block * rollout.FRAMES_PER_LATENT
+    rest = -(frames - 1 + rollout.FRAMES_PER_LATENT) % size
+    if rest:
+        yield f"blocks have {size} frames: {rest} more are made after the script's, standing still, and left out"
 
 
 def _check_files() -> None:

@@ -7,6 +7,7 @@ anything is compiled. Numbers are SPEC 0's; a field the paper is silent about sa
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from typing import Literal
 
@@ -221,7 +222,7 @@ class MemoryConfig:
     mode: Literal["relic", "window", "full"] = "relic"
     compress: Literal["latent", "kv"] = "latent"
     window: int = 8  # full resolution, the block being denoised included; the paper is silent
-    horizon: int = 80  # the window and the memory together: 20 s
+    horizon: int = 80  # the window and the memory together: 20 s; see RelicConfig._check_horizon
     schedule: tuple[int, ...] = RELIC_SCHEDULE
     keep_picture: bool = True  # latent 0 stays when older latents leave first-in first-out
 
@@ -328,6 +329,19 @@ class RelicConfig:
         require(
             self.memory.horizon % block == 0,
             f"memory.horizon={self.memory.horizon} must be a multiple of stream.block={block}",
+        )
+        self._check_horizon()
+
+    def _check_horizon(self) -> None:
+        """The ring has whole periods of the schedule and whole blocks, so that a slot's size never changes."""
+        memory = self.memory
+        step = math.lcm(len(memory.schedule), self.stream.block)
+        below = memory.window + (memory.horizon - memory.window) // step * step
+        require(
+            memory.mode != "relic" or memory.horizon == below,
+            f"memory.horizon={memory.horizon} can't be had: compressed memory holds whole periods of memory.schedule "
+            f"and whole blocks, so it is memory.window={memory.window} and a multiple of {step}; the nearest are "
+            f"{below}{' (no memory)' if below == memory.window else ''} and {below + step}",
         )
 
     def stretched(self, latents: int) -> RelicConfig:

@@ -15,7 +15,7 @@ SMALLEST = RelicConfig(
     dit=DiTConfig(dim=32, ffn_dim=48, heads=4, layers=1, freq_dim=16, text_len=8, text_dim=16, cond_dim=16),
     vae=VAEConfig(base_dim=8, multipliers=(1, 2, 2), res_blocks=1, temporal_down=(True, True), patch_size=2),
     text=TextConfig(vocab=128, dim=16, attention_dim=16, ffn_dim=24, heads=2, layers=1, length=8),
-    memory=MemoryConfig(horizon=16),
+    memory=MemoryConfig(horizon=44),
     precision=RelicConfig.tiny().precision,
 )
 CAPTIONS = ["a room with red walls and a grey floor", "two blue boxes in a small courtyard under an overcast sky"]

@@ -110,9 +110,7 @@ def layout(cfg: RelicConfig) -> Layout:
     grids = {s: CoarseGrid(s, rows, columns) for s in FACTORS}
     capacity = 0
     if schedule and memory.horizon > memory.window:
-        # Whole periods, so that a slot's size never changes; whole blocks, so that a block never wraps.
-        step = math.lcm(len(schedule), block)
-        capacity = -(-(memory.horizon - memory.window) // step) * step
+        capacity = memory.horizon - memory.window  # whole periods and whole blocks: the config has checked it
     factors = [schedule[i % len(schedule)] for i in range(capacity)]
     starts = np.concatenate([[0], np.cumsum([grids[s].tokens for s in factors], dtype=int)]).astype(int)
     blocks = [factors[i : i + block] for i in range(0, capacity, block)]

@@ -14,6 +14,7 @@ from relic_jax.models import umt5
 from relic_jax.models.module import Params
 from relic_jax.models.tokenizer import Tokenizer
 
+_SHOWN = 60  # characters of what is unknown
 UNCONDITIONAL = ""  # the caption of guidance's unconditional branch; encodes to the end token alone
 
 
@@ -35,6 +36,23 @@ def clean(prompt: str) -> str:
     if not text:
         raise InputError(f"the prompt is empty ({prompt!r}); expected a sentence that describes the scene")
     return text
+
+
+def losses(tokenizer: Tokenizer, length: int, prompt: str) -> list[str]:
+    """What the encoder won't see of a prompt, a sentence each; none where it sees all of it.
+
+    Args:
+      length: tokens that the encoder takes (`TextConfig.length`).
+    """
+    count, unknown = tokenizer.count(normalize(prompt))
+    said = []
+    if count > length:
+        said.append(f"the prompt has {count} tokens, the text encoder takes {length}: its end is cut off")
+    if unknown:
+        shown = " ".join(dict.fromkeys(unknown))
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]} ..."
+        said.append(f"the text encoder knows nothing of {len(unknown)} of the prompt's {count - 1} tokens: {shown}")
+    return said
 
 
 def embed(params: Params, cfg: TextConfig, tokenizer: Tokenizer, captions: list[str]) -> Float[Array, "B N D"]:

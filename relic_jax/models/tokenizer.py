@@ -41,6 +41,12 @@ class Tokenizer:
             mask[row, : len(tokens)] = True
         return ids, mask
 
+    def count(self, caption: str) -> tuple[int, list[str]]:
+        """Tokens of a caption, its end token among them, and what of it no token stands for."""
+        encoding, unknown = self._backend.encode(caption, add_special_tokens=False), self._backend.token_to_id(UNKNOWN)
+        spans = [span for span, token in zip(encoding.offsets, encoding.ids, strict=True) if token == unknown]
+        return len(encoding.ids) + 1, [caption[start:end] for start, end in spans]
+
     def decode(self, ids: Int[np.ndarray, " N"]) -> str:
         """The text of ids; special tokens are left out."""
         return self._backend.decode(ids.tolist())

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,8 +41,10 @@ def flags(folder, out, **changed):
 
 def test_a_whole_video(folder, tmp_path):
     out, sheet, measured = tmp_path / "new" / "out.mp4", tmp_path / "new" / "out.png", tmp_path / "m.json"
-    done = start("launch.generate", *flags(folder, out, sheet=sheet, json=measured))
-    assert done.returncode == 0, done.stderr
+    prompt = "a room with red walls and a grey floor, two blue boxes in it"
+    asked = flags(folder, out, sheet=sheet, json=measured, prompt=prompt)
+    done = start("launch.generate", *asked, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.returncode == 0 and "bad_alloc" not in done.stderr, done.stderr
     with av.open(str(out)) as container:
         shapes = [(f.height, f.width) for f in container.decode(video=0)]
     assert shapes == [(32, 48)] * 33  # the picture and a frame an action
@@ -50,6 +53,8 @@ def test_a_whole_video(folder, tmp_path):
     assert set(values) == {"frames", "compile_s", "steady_fps", "peak_rss_bytes"}
     assert values["frames"] == 33 and min(values.values()) > 0
     assert f"note: {folder / 'picture.png'} is 60x40, resized to 48x32" in done.stdout
+    assert re.search(r"note: the prompt has \d+ tokens, the text encoder takes 8: its end is cut off", done.stdout)
+    assert "note: blocks have 16 frames: 12 more are made after the script's, standing still" in done.stdout
     assert str(out) in done.stdout and str(sheet) in done.stdout
     assert sorted(p.name for p in out.parent.iterdir()) == ["out.mp4", "out.png"]
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relic_jax.config import MemoryConfig, RelicConfig, StreamConfig
+from relic_jax.config import ConfigError, MemoryConfig, RelicConfig, StreamConfig
 from relic_jax.memory import compress
 from relic_jax.memory.layout import CoarseGrid, layout
 
@@ -44,9 +44,19 @@ def test_places_tile_the_ring_once(block, mode):
 
 
 def test_ring_is_whole_periods_and_holds_the_horizon():
-    for horizon in (40, 80, 120):
+    for horizon in (8, 44, 80, 116):
         lay = layout(_config(horizon=horizon))
-        assert lay.capacity >= horizon - 8 and lay.capacity % 18 == 0 and lay.capacity % 4 == 0
+        assert lay.capacity == horizon - 8 and lay.capacity % 18 == 0 and lay.capacity % 4 == 0
+
+
+@pytest.mark.parametrize(
+    ("horizon", "nearest"), [(40, r"8 \(no memory\) and 44"), (12, r"8 \(no memory\) and 44"), (100, "80 and 116")]
+)
+def test_a_horizon_that_the_ring_would_round_is_refused_with_the_nearest(horizon, nearest):
+    with pytest.raises(ConfigError, match=f"memory.horizon={horizon} can't be had: .* the nearest are {nearest}$"):
+        _config(horizon=horizon)
+    for mode in ("full", "window"):  # there every multiple of a block is exact
+        assert layout(_config(horizon=horizon, mode=mode)).capacity == (horizon - 8 if mode == "full" else 0)
 
 
 def test_sources_name_the_pooled_patch():

@@ -55,3 +55,16 @@ def test_embed_is_zero_padded_and_takes_the_unconditional_caption():
     assert mask[1].sum() == 1
     assert (features[~mask] == 0).all() and np.abs(features[mask]).min(-1).max() > 0
     np.testing.assert_array_equal(features[0], text.embed(params, cfg, tok, ["a room", "x"])[0])
+
+
+def test_what_the_encoder_wont_see_is_said():
+    tok = tokenizer.train(["a room with red walls"] * 4, 128)
+    assert text.losses(tok, 32, "A room  with red walls") == []
+    (cut,) = text.losses(tok, 32, "a room with red walls " * 200)
+    assert re.fullmatch(r"the prompt has \d+ tokens, the text encoder takes 32: its end is cut off", cut)
+    exact = tok.count("a room with red walls")[0]
+    assert text.losses(tok, exact, "a room with red walls") == []
+    assert len(text.losses(tok, exact - 1, "a room with red walls")) == 1
+    (unknown,) = text.losses(tok, 32, "\u4e00\u4e2a \u623f\u95f4")
+    assert re.match(r"the text encoder knows nothing of \d of the prompt's \d tokens: \u4e00", unknown)
+    assert len(text.losses(tok, 8, "\u623f" * 500)) == 2

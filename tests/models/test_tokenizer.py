@@ -37,6 +37,13 @@ def test_long_captions_are_cut_and_still_ended(tok):
     assert mask.all() and ids[0, -1] == tok.eos and (ids[0, :-1] > 2).all()
 
 
+def test_what_no_token_stands_for_is_counted(tok):
+    ids, mask = tok([CAPTIONS[0]], 64)
+    assert tok.count(CAPTIONS[0]) == (mask.sum(), [])
+    count, unknown = tok.count("a \u623f\u95f4 room")
+    assert "".join(unknown) == "\u623f\u95f4" and count == tok(["a \u623f\u95f4 room"], 64)[1].sum()
+
+
 def test_frequent_words_are_one_token_and_rare_ones_are_spelt(tok):
     assert tok(["walls"], 8)[1].sum() == 2
     ids, mask = tok(["zebra #7~"], 32)

@@ -30,7 +30,7 @@ MODEL = dataclasses.replace(
     vae=VAEConfig(
         latent_channels=4, base_dim=4, multipliers=(1, 1, 1), res_blocks=1, temporal_down=(True, True), patch_size=2
     ),
-    memory=MemoryConfig(window=4, horizon=8, schedule=(1, 4, 2)),
+    memory=MemoryConfig(window=4, horizon=10, schedule=(1, 4, 2)),
     stream=StreamConfig(block=2, timesteps=(1000.0, 625.0)),
 )
 LATENTS = 8

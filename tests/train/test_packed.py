@@ -28,7 +28,7 @@ def config(mode="relic"):
         RelicConfig.tiny(),
         dit=DIT,
         text=dataclasses.replace(TextConfig.tiny(), dim=8, length=4),
-        memory=MemoryConfig(mode=mode, window=WINDOW, horizon=LATENTS, schedule=(1, 4, 2)),
+        memory=MemoryConfig(mode=mode, window=WINDOW, horizon=WINDOW + 6, schedule=(1, 4, 2)),
         stream=StreamConfig(block=BLOCK),
     )
 

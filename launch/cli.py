@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging as stdlib_logging
+import os
 import re
 import sys
 import tempfile
@@ -21,9 +23,13 @@ from relic_jax import files
 from relic_jax.config import ConfigError, from_config_dict
 from relic_jax.errors import InputError
 
+# What a driver of NVIDIA's leaves, in Linux and in Windows' Linux.
+_GPU_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Parses the flags, calls `main(argv)` and exits with what it returns (0 for None)."""
+    quiet_plugins()
 
     def parse(argv: list[str]) -> list[str]:
         with _said_once():
@@ -207,6 +213,8 @@ def _sentence(error: Exception) -> str | None:
     """What to tell the person about bad input; None for an error of the program."""
     if isinstance(error, ConfigError | InputError):
         return str(error)
+    if no_platform(error):
+        return no_platform(error)
     if isinstance(error, flags.Error):
         root = _root(error)
         if isinstance(root, ConfigError):
@@ -221,6 +229,37 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; empty where it says nothing."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def no_platform(error: BaseException) -> str | None:
+    """What to tell a person whose JAX can't start; None for any other error.
+
+    JAX raises an AssertionError without words where the platform that JAX_PLATFORMS names has no device, and a
+    RuntimeError where there is no such platform, and hides where they come from. So it is asked again.
+    """
+    if not isinstance(error, RuntimeError | AssertionError) or "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+        return None
+    except (RuntimeError, AssertionError) as cause:
+        error = cause
+    asked = os.environ.get("JAX_PLATFORMS") or os.environ.get("JAX_PLATFORM_NAME")
+    wanted = f"what JAX_PLATFORMS={asked} asks for" if asked else "any platform"
+    why = first_line(error) or "it has no device here"
+    return f"JAX can't start {wanted}: {why}; unset it, or set JAX_PLATFORMS=cpu to run on the CPU"
+
+
+def quiet_plugins() -> None:
+    """On a machine without a GPU JAX's CUDA plugin has nothing to say; without this, it says so in nine lines."""
+    if not any(Path(sign).exists() for sign in _GPU_SIGNS):
+        bridge = stdlib_logging.getLogger("jax._src.xla_bridge")
+        bridge.addFilter(lambda record: not str(record.msg).startswith("Jax plugin configuration error"))
 
 
 def _root(error: BaseException) -> BaseException:

@@ -9,24 +9,36 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from launch import cli
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "av")
 _PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
-_DRIVER = Path("/proc/driver/nvidia/version")
+_DRIVER, _MEMORY = Path("/proc/driver/nvidia/version"), Path("/proc/meminfo")
 
 
 def main(argv: Sequence[str]) -> int:
     """Prints the report; 0 whatever it says."""
     del argv
-    print("\n".join([*machine(), *versions(), *devices(), *missing()]))
+    for part in (machine, versions, devices, missing):
+        lines = part()
+        while True:
+            try:
+                print(next(lines), flush=True)
+            except StopIteration:
+                break
+            except Exception as error:  # whatever is broken here is what a person asks about
+                print(f"{part.__name__:10s} can't be told: {type(error).__name__} {cli.first_line(error)}".rstrip())
+                break
     return 0
 
 
 def machine() -> Iterator[str]:
-    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
-    free, total = (int(memory[key].split()[0]) / 2**20 for key in ("MemAvailable", "MemTotal"))
-    disk = shutil.disk_usage(".")
     yield f"machine    {platform.machine()}, {platform.system()}, {os.cpu_count()} cores"
-    yield f"memory     {free:.1f} of {total:.1f} GiB free"
+    disk = shutil.disk_usage(".")
+    if _MEMORY.exists():
+        memory = dict(line.split(":") for line in _MEMORY.read_text().splitlines() if ":" in line)
+        free, total = (int(memory[key].split()[0]) / 2**20 for key in ("MemAvailable", "MemTotal"))
+        yield f"memory     {free:.1f} of {total:.1f} GiB free"
     yield f"disk       {disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GiB free here"
     driver = _DRIVER.read_text().splitlines()[0] if _DRIVER.exists() else "none (no GPU of NVIDIA's, or no driver)"
     yield f"driver     {driver}"
@@ -42,8 +54,8 @@ def devices() -> Iterator[str]:
 
     try:
         found = jax.devices()
-    except RuntimeError as error:
-        yield f"devices    none: {str(error).splitlines()[0]}"
+    except Exception as error:  # an AssertionError without words, where the platform that is asked for isn't there
+        yield f"devices    none: {cli.no_platform(error) or cli.first_line(error)}"
         return
     for device in found:
         stats = device.memory_stats() or {}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,9 @@ RGB = 3
 # For `jax.jit(..., compiler_options=ONEDNN)` of bf16 convolutions on CPUs: XLA's own compute in float32, oneDNN's
 # take half of the time. Not for the transformers: it slows their matrix products down.
 ONEDNN = {"xla_cpu_experimental_onednn_custom_call": True}
+# XLA can't write such a program to JAX's compilation cache; it is compiled in each process, which takes seconds, and
+# runs twice as fast. Nothing is wrong and nothing can be done, so it isn't said.
+warnings.filterwarnings("ignore", r"Error writing persistent compilation cache entry .*std::bad_alloc")
 
 Latents = Float[Array, "B L H W C"]
 

@@ -31,6 +31,8 @@ from relic_jax.errors import InputError
 from relic_jax.parallel import watch
 
 _VARIABLES = ("COORDINATOR_ADDRESS", "NUM_PROCESSES", "PROCESS_ID")
+_SLURM_NUMBERS = ("SLURM_JOB_ID", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
+_SLURM_NODES = "SLURM_STEP_NODELIST"
 JOIN_S = 300
 _SENTENCE = 1000  # bytes of an error that travel to the others
 
@@ -64,7 +66,7 @@ def place(environ: Mapping[str, str] | None = None) -> Place | None:
     given = {name: environ[name] for name in _VARIABLES if environ.get(name)}
     if given:
         return _from_variables(given)
-    if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    if _number(environ, "SLURM_STEP_NUM_TASKS", "1") > 1:
         return _from_slurm(environ)
     return None
 
@@ -86,11 +88,27 @@ def _from_variables(given: Mapping[str, str]) -> Place:
 
 
 def _from_slurm(environ: Mapping[str, str]) -> Place:
+    missing = [name for name in (*_SLURM_NUMBERS, _SLURM_NODES) if not environ.get(name)]
+    if missing:
+        raise InputError(
+            f"SLURM_STEP_NUM_TASKS is {environ['SLURM_STEP_NUM_TASKS']} but {' and '.join(missing)} is not set; start "
+            "the program with srun, or unset SLURM_STEP_NUM_TASKS to run it alone"
+        )
+    job, count, index = (_number(environ, name) for name in _SLURM_NUMBERS)
+    if not index < count:
+        raise InputError(f"SLURM_PROCID={index}: expected less than SLURM_STEP_NUM_TASKS={count}")
     # A port of the job's own, so that two jobs on one node don't meet; above the ephemeral ports of most systems.
-    port = 61_000 + int(environ["SLURM_JOB_ID"]) % 4_000
-    host = environ.get("SLURM_LAUNCH_NODE_IPADDR") if int(environ.get("SLURM_STEP_NUM_NODES", "1")) == 1 else None
-    host = host or _first_host(environ["SLURM_STEP_NODELIST"])
-    return Place(f"{host}:{port}", int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_PROCID"]))
+    port = 61_000 + job % 4_000
+    alone = _number(environ, "SLURM_STEP_NUM_NODES", "1") == 1
+    host = (environ.get("SLURM_LAUNCH_NODE_IPADDR") if alone else None) or _first_host(environ[_SLURM_NODES])
+    return Place(f"{host}:{port}", count, index)
+
+
+def _number(environ: Mapping[str, str], name: str, default: str = "") -> int:
+    value = environ.get(name) or default
+    if not (value.isascii() and value.isdigit()):
+        raise InputError(f"{name}={value!r}: expected a whole number, as srun sets it")
+    return int(value)
 
 
 def _first_host(nodes: str) -> str:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from launch import plan_report, plan_tasks
+from launch import plan_doctor, plan_report, plan_tasks
 from relic_jax.config import RelicConfig, from_config_dict
 from relic_jax.data.trajectories import TrajectoryConfig
 from relic_jax.memory.layout import layout
@@ -24,6 +24,7 @@ from relic_jax.parallel.exchange import bytes_per_block
 from relic_jax.parallel.mesh import MeshShape
 from relic_jax.train.distill import DistillConfig
 from tests.parallel.meshes import CFG, untyped
+from tests.programs import start
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = any(importlib.util.find_spec(name) for name in ("jax_cuda12_plugin", "jax_cuda13_plugin"))
@@ -192,6 +193,27 @@ def test_compiled_for_gpus_that_are_not_here(tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads(out.read_text())
     assert figures["fits"] and figures["collectives.all-to-all.count"] == 2 * 6 * 6
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "nonsense"])
+def test_doctor_reports_where_jax_cant_start(platforms):
+    done = start("launch.plan", "doctor", JAX_PLATFORMS=platforms)
+    if "device   0" in done.stdout:
+        pytest.skip("there is one")
+    assert done.returncode == 0 and "Traceback" not in done.stderr + done.stdout
+    assert f"devices    none: JAX can't start what JAX_PLATFORMS={platforms} asks for" in done.stdout
+    assert "versions" in done.stdout and "machine" in done.stdout
+
+
+def test_doctor_goes_on_past_what_is_broken(monkeypatch, capsys):
+    def broken():
+        yield "machine    half of it"
+        raise OSError("no such device")
+
+    monkeypatch.setattr(plan_doctor, "machine", broken)
+    assert plan_doctor.main([]) == 0
+    said = capsys.readouterr().out
+    assert "half of it" in said and "broken     can't be told: OSError no such device" in said and "versions" in said
 
 
 def test_doctor_lists_what_is_there_and_what_is_not(fork):

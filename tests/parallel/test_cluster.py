@@ -30,6 +30,19 @@ def test_variables_come_before_slurm():
     assert cluster.place(ALL | SLURM) == cluster.Place("node1:8476", 4, 3)
 
 
+@pytest.mark.parametrize("name", ["SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST"])
+def test_half_a_slurm_environment_is_refused_by_the_name_of_what_is_missing(name):
+    half = {key: value for key, value in SLURM.items() if key != name}
+    with pytest.raises(InputError, match=f"^SLURM_STEP_NUM_TASKS is 2 but {name} is not set; start"):
+        cluster.place(half)
+
+
+@pytest.mark.parametrize("name", ["SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES"])
+def test_slurm_numbers_that_are_none_are_named(name):
+    with pytest.raises(InputError, match=f"^{name}='two': expected a whole number, as srun sets it"):
+        cluster.place(SLURM | {name: "two"})
+
+
 def test_slurm():
     assert cluster.place(SLURM) == cluster.Place("gpu007:61123", 2, 1)
     one_node = SLURM | {"SLURM_STEP_NUM_NODES": "1"}

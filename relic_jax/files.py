@@ -7,6 +7,7 @@ write the same file clears away.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -55,6 +56,29 @@ def temporary(path: str | os.PathLike) -> Path:
             if left.name == f"{start}{process}{_SUFFIX}" and process.isdecimal() and not _lives(int(process)):
                 _remove(left)
     return path.with_name(f"{start}{os.getpid()}{_SUFFIX}")
+
+
+@contextlib.contextmanager
+def held(folder: str | os.PathLike) -> Iterator[None]:
+    """A folder that one process works in: the lock ends with the process, however that ends.
+
+    Raises:
+      InputError: another process holds it; says which.
+    """
+    with (Path(folder) / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise InputError(f"{folder} is in use by {owner}; wait for its end, or stop it") from None
+        except OSError:  # a file system without locks: there is none to hold
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def check_name(path: Path) -> None:

@@ -24,6 +24,8 @@ import numpy as np
 import tqdm
 from jaxtyping import PRNGKeyArray
 
+from relic_jax import files
+from relic_jax.data import shards
 from relic_jax.parallel import cluster, watch
 from relic_jax.parallel import mesh as meshes
 from relic_jax.parallel.placement import part_of_batch, place_batch, place_like
@@ -52,8 +54,9 @@ def train(stage: Stage, workdir: Path) -> dict[str, int | float]:
       `signal` (0 when the run is complete, otherwise what stopped it).
 
     Raises:
-      ConfigError: the workdir holds a run with another configuration.
-      InputError: `cfg.init_from` doesn't fit the stage, or the mesh the devices.
+      ConfigError: the workdir holds a run with another configuration, or on other data.
+      InputError: `cfg.init_from` doesn't fit the stage, or the mesh the devices; another run has the workdir; a
+        checkpoint can't be read or written.
       FloatingPointError: the loss or its gradient is not finite; the batch is in the workdir.
     """
     begun, cfg = time.perf_counter(), stage.cfg
@@ -63,13 +66,18 @@ def train(stage: Stage, workdir: Path) -> dict[str, int | float]:
     keys = streams(from_seed(cfg.seed))
     batches = stage.batches(cfg.seed, part)
 
+    fingerprint = shards.fingerprint(cfg.data)
+
     with contextlib.ExitStack() as stack:
         if mesh is not None:
             stack.enter_context(jax.set_mesh(mesh))
+        stack.enter_context(cluster.together(lambda: hold(workdir) if first else contextlib.nullcontext()))
         shapes = stage.abstract()
         frozen = stage.load(abstract.place(shapes.frozen, mesh))
         step_once = make_step(stage, keys["steps"])
-        checkpoints = stack.enter_context(contextlib.closing(checkpoint.Checkpoints(workdir, cfg, cfg.keep)))
+        checkpoints = stack.enter_context(
+            contextlib.closing(checkpoint.Checkpoints(workdir, cfg, cfg.keep, fingerprint))
+        )
         if checkpoints.latest is None:
             state = begin(stage, frozen, keys["weights"], mesh)
         else:
@@ -125,6 +133,17 @@ def train(stage: Stage, workdir: Path) -> dict[str, int | float]:
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "signal": 0 if done == cfg.steps else interruption.signal or signal.SIGTERM,  # or another process's
     }
+
+
+def hold(workdir: Path) -> contextlib.ExitStack:
+    """The workdir, for this run alone until it ends: two runs in one would clear away each other's checkpoints.
+
+    Raises:
+      InputError: another run has it.
+    """
+    held = contextlib.ExitStack()
+    held.enter_context(files.held(workdir))
+    return held
 
 
 def make_step(stage: Stage, key: PRNGKeyArray) -> Callable[[State, Any, dict[str, Any]], tuple[State, Scalars]]:

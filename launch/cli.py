@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,8 @@ def _sentence(error: Exception) -> str | None:
         return str(error)
     if no_platform(error):
         return no_platform(error)
+    if _in_config(error):
+        return _in_config(error)
     if isinstance(error, flags.Error):
         root = _root(error)
         if isinstance(root, ConfigError):
@@ -260,6 +263,21 @@ def quiet_plugins() -> None:
     if not any(Path(sign).exists() for sign in _GPU_SIGNS):
         bridge = stdlib_logging.getLogger("jax._src.xla_bridge")
         bridge.addFilter(lambda record: not str(record.msg).startswith("Jax plugin configuration error"))
+
+
+def _in_config(error: BaseException) -> str | None:
+    """What is wrong in the --config file, with its line; None where the error came from elsewhere."""
+    root = _root(error)
+    named = [argument.split("=", 1)[1].split(":")[0] for argument in sys.argv if argument.startswith("--config=")]
+    names = {os.path.realpath(name) for name in named}
+    if isinstance(root, ConfigError | InputError) or not names:
+        return None
+    if isinstance(root, SyntaxError) and os.path.realpath(root.filename or "") in names:
+        return f"{root.filename}, line {root.lineno}: {type(root).__name__}: {root.msg}"
+    if isinstance(root, AttributeError) and "get_config" in str(root):
+        return f"{named[-1]} has no get_config(), the function that gives the configuration"
+    lines = [f for f in traceback.extract_tb(root.__traceback__) if os.path.realpath(f.filename) in names]
+    return f"{lines[-1].filename}, line {lines[-1].lineno}: {type(root).__name__}: {root}" if lines else None
 
 
 def _root(error: BaseException) -> BaseException:

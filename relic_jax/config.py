@@ -15,10 +15,12 @@ from typing import Literal
 from relic_jax.fields import ConfigError as ConfigError
 from relic_jax.fields import above as above
 from relic_jax.fields import at_least as at_least
+from relic_jax.fields import finite as finite
 from relic_jax.fields import first_difference as first_difference
 from relic_jax.fields import from_config_dict as from_config_dict
 from relic_jax.fields import one_of as one_of
 from relic_jax.fields import require as require
+from relic_jax.fields import sizes as sizes
 from relic_jax.fields import to_config_dict as to_config_dict
 from relic_jax.fields import within as within
 
@@ -43,6 +45,9 @@ class VideoConfig:
     height: int = 480
     width: int = 832
     fps: int = 16
+
+    def __post_init__(self) -> None:
+        sizes(self, "video", "height", "width", "fps")
 
     @classmethod
     def wan(cls) -> VideoConfig:
@@ -74,9 +79,11 @@ class DiTConfig:
     yarn_beta_slow: float = 0.6
 
     def __post_init__(self) -> None:
+        sizes(self, "dit", "dim", "ffn_dim", "heads", "layers", "latent_channels", "patch", "freq_dim")
+        sizes(self, "dit", "text_len", "text_dim", "cond_dim")
+        above(self, "dit", 0, "eps", "rope_theta")
         require(self.dim % self.heads == 0, f"dit.dim={self.dim} is not a multiple of dit.heads={self.heads}")
         require(self.head_dim % 2 == 0, f"dit.dim / dit.heads = {self.head_dim} must be even for RoPE")
-        require(self.layers >= 1, f"dit.layers={self.layers} must be at least 1")
         require(self.yarn_scale >= 1, f"dit.yarn_scale={self.yarn_scale} must be at least 1")
 
     @property
@@ -133,6 +140,7 @@ class VAEConfig(_Grouped):
     extra_res_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        sizes(self, "vae", "latent_channels", "base_dim", "multipliers", "res_blocks", "patch_size")
         require(
             not self.extra_res_blocks or len(self.extra_res_blocks) == len(self.multipliers),
             f"vae.extra_res_blocks has {len(self.extra_res_blocks)} entries, expected none, or "
@@ -176,6 +184,7 @@ class TinyVAEConfig(_Grouped):
     temporal_down: tuple[bool, ...] = (True, True, False)
 
     def __post_init__(self) -> None:
+        sizes(self, "tiny_vae", "latent_channels", "encoder_dim", "decoder_dims", "blocks")
         require(
             len(self.decoder_dims) == len(self.temporal_down) + 1,
             f"tiny_vae.decoder_dims has {len(self.decoder_dims)} entries, expected {len(self.temporal_down) + 1}, one "
@@ -206,6 +215,11 @@ class TextConfig:
     length: int = 512
     eps: float = 1e-6
 
+    def __post_init__(self) -> None:
+        sizes(self, "text", "vocab", "dim", "attention_dim", "ffn_dim", "heads", "layers", "buckets", "max_distance")
+        sizes(self, "text", "length")
+        above(self, "text", 0, "eps")
+
     @classmethod
     def umt5_xxl(cls) -> TextConfig:
         return cls()
@@ -232,6 +246,7 @@ class MemoryConfig:
             ("compress", self.compress, ("latent", "kv")),
         ):
             require(value in valid, f"memory.{field}={value!r} is not one of {', '.join(valid)}")
+        sizes(self, "memory", "window", "horizon")
         require(self.horizon >= self.window, f"memory.horizon={self.horizon} is below memory.window={self.window}")
         require(
             bool(self.schedule) and all(s in (1, 2, 4) for s in self.schedule),
@@ -263,7 +278,8 @@ class StreamConfig:
     rotation_unit: float = 1.0  # degrees per frame of an action of magnitude 1
 
     def __post_init__(self) -> None:
-        require(self.block >= 1, f"stream.block={self.block} must be at least 1")
+        sizes(self, "stream", "block")
+        above(self, "stream", 0, "translation_unit", "rotation_unit")
         require(self.solver in ("renoise", "euler"), f"stream.solver={self.solver!r} is not one of renoise, euler")
         require(
             bool(self.timesteps)
@@ -305,6 +321,7 @@ class RelicConfig:
     precision: PrecisionConfig = PrecisionConfig()
 
     def __post_init__(self) -> None:
+        finite(self, "config")
         side = self.vae.spatial_stride * self.dit.patch
         require(
             self.video.height % side == 0 and self.video.width % side == 0,

@@ -32,14 +32,14 @@ def at_least(owner: Any, name: str, least: int | float, *fields: str) -> None:
     """These fields are finite and not below `least`."""
     for field in fields:
         value = getattr(owner, field)
-        require(value >= least and math.isfinite(value), f"{name}.{field}={value} must be at least {least}")
+        require(value >= least and _is_finite(value), f"{name}.{field}={value} must be at least {least}")
 
 
 def above(owner: Any, name: str, bound: int | float, *fields: str) -> None:
     """These fields are finite and above `bound`."""
     for field in fields:
         value = getattr(owner, field)
-        require(value > bound and math.isfinite(value), f"{name}.{field}={value} must be above {bound}")
+        require(value > bound and _is_finite(value), f"{name}.{field}={value} must be above {bound}")
 
 
 def within(owner: Any, name: str, low: int | float, high: int | float, *fields: str) -> None:
@@ -47,6 +47,36 @@ def within(owner: Any, name: str, low: int | float, high: int | float, *fields: 
     for field in fields:
         value = getattr(owner, field)
         require(low <= value <= high, f"{name}.{field}={value} must lie between {low} and {high}")
+
+
+LARGEST = 2**20  # of a size: checked before anything of it is made
+
+
+def sizes(owner: Any, name: str, *fields: str) -> None:
+    """These fields, or all their entries, count something that is made: whole, from 1 to LARGEST."""
+    for field in fields:
+        value = getattr(owner, field)
+        for size in value if isinstance(value, tuple) else (value,):
+            require(
+                isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= LARGEST,
+                f"{name}.{field}={value!r} must lie between 1 and {LARGEST}",
+            )
+
+
+def finite(owner: Any, name: str) -> None:
+    """No number of a configuration, however deep, is NaN, infinite or beyond 64 bits."""
+    if dataclasses.is_dataclass(owner):
+        for field in dataclasses.fields(owner):
+            finite(getattr(owner, field.name), f"{name}.{field.name}")
+    elif isinstance(owner, tuple | list):
+        for index, value in enumerate(owner):
+            finite(value, f"{name}[{index}]")
+    elif isinstance(owner, float | int):
+        require(_is_finite(owner), f"{name}={str(owner)[:40]} must be a finite number of 64 bits")
+
+
+def _is_finite(value: float | int) -> bool:
+    return -(2**63) <= value < 2**64 if isinstance(value, int) else math.isfinite(value)
 
 
 def to_config_dict(config: Any) -> ml_collections.ConfigDict:
@@ -91,7 +121,8 @@ def _coerce(hint: Any, value: Any, path: str) -> Any:
             return None
         return _coerce(next(a for a in arguments if a is not type(None)), value, path)
     if origin is Literal:
-        return value  # the dataclass's own check names the valid values
+        require(value in arguments, f"{path}={value!r} is not one of {', '.join(map(str, arguments))}")
+        return value
     if origin is dict:
         return {key: _coerce(arguments[1], v, f"{path}.{key}") for key, v in dict(value).items()}
     if hint is Any:

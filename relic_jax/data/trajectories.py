@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from relic_jax.config import ConfigError, DiTConfig, RelicConfig, first_difference, from_config_dict
+from relic_jax.config import ConfigError, DiTConfig, RelicConfig, finite, first_difference, from_config_dict
 from relic_jax.data import latents, loader, shards, workers
 from relic_jax.diffusion import flow
 from relic_jax.diffusion.velocity import bidirectional, guided
@@ -56,9 +56,10 @@ class TrajectoryConfig:
     workers: int = 0  # processes; 0: one a core, on an accelerator one
 
     def __post_init__(self) -> None:
+        finite(self, "config")
         if self.stage != "ode_data":
             raise ConfigError(f"config.stage={self.stage!r} is not ode_data")
-        for field, least in (("frames", 1), ("clips", 1), ("batch", 1), ("steps", 1), ("workers", 0)):
+        for field, least in (("frames", 1), ("clips", 1), ("batch", 1), ("steps", 1), ("workers", 0), ("seed", 0)):
             if getattr(self, field) < least:
                 raise ConfigError(f"config.{field}={getattr(self, field)} must be at least {least}")
         off = [t for t in self.model.stream.timesteps if abs(self._step_of(t) - round(self._step_of(t))) > 1e-3]

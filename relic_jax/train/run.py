@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from relic_jax.config import ConfigError, RelicConfig, at_least, one_of, within
+from relic_jax.config import ConfigError, RelicConfig, at_least, finite, one_of, within
 from relic_jax.models.module import Params
 from relic_jax.parallel.mesh import MeshShape
 from relic_jax.parallel.part import WHOLE, Part
@@ -60,9 +60,10 @@ class RunConfig:
     keep: int = 2  # checkpoints kept, the newest ones
 
     def __post_init__(self) -> None:
+        finite(self, "config")
         one_of(self, "config", "stage", NAMES)
         at_least(self, "config", 1, "steps", "batch", "frames", "log_every", "sample_every", "save_every", "keep")
-        at_least(self, "config", 0, "ema_start")
+        at_least(self, "config", 0, "ema_start", "seed")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"config.ema={self.ema} must lie in [0, 1)")
         if self.optimizer.warmup > self.steps:

@@ -32,6 +32,10 @@ def main(argv):
 cli.run(main)
 """
 BROKEN = {
+    "syntax.py": "import ml_collections\ndef get_config(:\n    return 1",
+    "name.py": "import ml_collections\n\ndef get_config():\n    return unknown_name",
+    "import.py": "import no_such_module",
+    "empty.py": "VALUE = 1",
     "value.py": "from relic_jax.config import *\nget_config = lambda: to_config_dict(MemoryConfig(mode='x'))",
     "field.py": "import ml_collections\nget_config = lambda: ml_collections.ConfigDict({'dit': {'width': 3}})",
     "type.py": "import ml_collections\nget_config = lambda: ml_collections.ConfigDict({'dit': {'dim': 'wide'}})",
@@ -74,6 +78,13 @@ def test_overrides(start):
         (["--config=configs/none.py", "--config.dit.dim=1"], "configs/none.py"),
         (["--nosuch=1"], "Unknown command line flag 'nosuch'"),
         (["stray"], "'stray' is no flag; flags look like --name=value"),
+        (["--config=syntax.py"], "syntax.py, line 2: SyntaxError: invalid syntax"),
+        (["--config=name.py"], "name.py, line 4: NameError: name 'unknown_name' is not defined"),
+        (["--config=import.py"], "import.py, line 1: ModuleNotFoundError: No module named 'no_such_module'"),
+        (["--config=empty.py"], "empty.py has no get_config(), the function that gives the configuration"),
+        (["--config.dit.heads=0"], "dit.heads=0 must lie between 1 and 1048576"),
+        (["--config.vae.base_dim=99999999999"], "vae.base_dim=99999999999 must lie between 1 and 1048576"),
+        (["--config.stream.translation_unit=nan"], "stream.translation_unit=nan must be above 0"),
         (["--config=value.py"], "memory.mode='x' is not one of"),
         (["--config=field.py"], "config.dit.width does not exist; config.dit has"),
         (["--config=type.py"], "config.dit.dim='wide' must be of type int"),

@@ -166,7 +166,7 @@ def ids_of(house: Geometry, hit: Hit) -> Int[Array, " N"]:
 
 
 class _Surface(typing.NamedTuple):
-    """How each sample looks: normal, texture coordinates and their halves, colours, pattern, glow."""
+    """How each sample looks: normal, texture coordinates and their halves, colours, pattern, glow; part of the building or a thing."""
 
     normal: Ray
     place: tuple[Samples, Samples]
@@ -174,6 +174,7 @@ class _Surface(typing.NamedTuple):
     colors: Float[Array, "6 N"]
     pattern: Int[Array, " N"]
     glow: Samples
+    built: Bool[Array, " N"]
 
 
 def _pick(values: Float[Array, "rooms columns"], room: Int[Array, " N"]) -> Float[Array, "columns N"]:
@@ -184,9 +185,16 @@ def _pick(values: Float[Array, "rooms columns"], room: Int[Array, " N"]) -> Floa
     return out
 
 
+def _rows(house: Geometry, hit: Hit) -> Float[Array, "columns N"]:
+    """Each sample's row of the table. Behind a barrier, or XLA looks rows up again wherever a column is used."""
+    which = jnp.maximum(hit.primitive, 0)
+    columns = [house.table[:, k].at[which].get(mode="promise_in_bounds") for k in range(g.COLUMNS)]
+    return jax.lax.optimization_barrier(jnp.stack(columns))
+
+
 def _surface(house: Geometry, hit: Hit, room: Float[Array, "4 N"]) -> _Surface:
     """The surface at each sample; `room` has its room's middle and half sizes."""
-    row = house.table[jnp.maximum(hit.primitive, 0)].T
+    row = _rows(house, hit)
     flat, wall = hit.primitive < 0, row[g.IS_WALL] > 0
     x, y, z = hit.point
     cx, cy, cz = row[g.CENTER]
@@ -205,7 +213,7 @@ def _surface(house: Geometry, hit: Hit, room: Float[Array, "4 N"]) -> _Surface:
     level = jnp.where(hit.primitive == _FLOOR, _pick(house.floors, hit.room), _pick(house.ceilings, hit.room))
     look = jnp.where(flat, level, row[g.FIRST.start : g.PATTERN + 1])
     glow = jnp.where(flat, 0.0, row[g.GLOW])
-    return _Surface(normal, (u, v), (hu, hv), look[:6], look[6].astype(jnp.int32), glow)
+    return _Surface(normal, (u, v), (hu, hv), look[:6], look[6].astype(jnp.int32), glow, flat | wall)
 
 
 def _normal(
@@ -237,11 +245,10 @@ def _light(house: Geometry, hit: Hit, surface: _Surface, room: Float[Array, "4 N
     nx, ny, nz = surface.normal
     facing = (to[0] * nx + to[1] * ny + to[2] * nz) * jax.lax.rsqrt(far2 + 0.3)
     light = 0.60 + 0.34 * jnp.maximum(facing, 0.0) / (1.0 + far2 / 60.0) + 0.08 * nz * nz + 0.04 * nx - 0.10 * ny
-    built = (hit.primitive < 0) | (house.table[:, g.IS_WALL][jnp.maximum(hit.primitive, 0)] > 0)
     ex, ez = room[2] - jnp.abs(x - room[0]), room[3] - jnp.abs(z - room[1])
     ey = jnp.minimum(-y, house.height + y)
     corner = jnp.maximum(jnp.minimum(ex, ez), jnp.minimum(jnp.maximum(ex, ez), ey))  # second smallest
-    light = light * jnp.where(built, 1.0 - 0.28 * jnp.square(jnp.clip(1.0 - corner / 0.6, 0.0, 1.0)), 1.0)
+    light = light * jnp.where(surface.built, 1.0 - 0.28 * jnp.square(jnp.clip(1.0 - corner / 0.6, 0.0, 1.0)), 1.0)
     shade = jnp.ones_like(x)
     for i in range(g.SHADOWS):
         sx, sz, radius = house.shadows[i]
@@ -264,7 +271,7 @@ def _sky(sky: Float[Array, "11 N"], ray: Ray) -> tuple[Samples, ...]:
 def _colors(house: Geometry, hit: Hit, ray: Ray, sample: float) -> tuple[Samples, ...]:
     """Red, green and blue of each sample, `sample` wide at a depth of 1."""
     room = _pick(house.rooms, hit.room)
-    surface = _surface(house, hit, room)
+    surface = jax.lax.optimization_barrier(_surface(house, hit, room))
     nx, ny, nz = surface.normal
     length = jnp.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2)
     slant = jnp.abs(nx * ray[0] + ny * ray[1] + nz * ray[2]) / length
@@ -273,7 +280,7 @@ def _colors(house: Geometry, hit: Hit, ray: Ray, sample: float) -> tuple[Samples
     amount = textures.second_color(
         surface.pattern, (u, v), (u / hu, v / hv), (width, width / jnp.minimum(hu, hv))
     )
-    light = _light(house, hit, surface, room)
+    light, amount = jax.lax.optimization_barrier((_light(house, hit, surface, room), amount))
     sky = _pick(house.skies, hit.room)
     is_sky = (hit.primitive == _CEILING) & (sky[10] > 0)
     first, second = surface.colors[:3], surface.colors[3:]
@@ -311,7 +318,7 @@ def render(
 
     def frame(pose: tuple[Float[Array, "3 3"], Float[Array, "3"]]) -> UInt8[Array, "height width 3"]:
         ray = _rays(pose[0], u, v)
-        hit = trace(house, *pose, ray, height / width)
+        hit = jax.lax.optimization_barrier(trace(house, *pose, ray, height / width))
         channels = [c.reshape(n * n, height, width).mean(0) for c in _colors(house, hit, ray, sample)]
         return jnp.round(255.0 * jnp.clip(jnp.stack(channels, -1), 0.0, 1.0)).astype(jnp.uint8)
 

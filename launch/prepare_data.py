@@ -1,12 +1,14 @@
 """Makes data sets: clips of procedural worlds, a tokenizer of their captions, their latents.
 
-    python -m launch.prepare_data world --clips=1200 --out=DIR [--frames=81] [--lead=0] [--seed=0] [--split=train]
+    python -m launch.prepare_data world --clips=1200 --out=DIR [--frames=81] [--lead=0] [--seed=0] [--split=train] \
+        [--world=room]
     python -m launch.prepare_data tokenizer --data=DIR --out=tokenizer.json [--config=configs/tiny.py]
     python -m launch.prepare_data latents --data=DIR --out=DIR --checkpoint=VAE_WORKDIR --tokenizer=tokenizer.json \
         [--text=text.safetensors] [--variants=1] [--palindromes=0] [--config=configs/tiny.py]
 
 `world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own. Another --seed makes other scenes, so
-a held-out set needs one. A path begins where there is much to see: --lead leaves out its first frames. `latents`
+a held-out set needs one. --world: `room` is what the shipped model knows, `house` has rooms joined by doorways, made of
+a finite library of named things. A path begins where there is much to see: --lead leaves out its first frames. `latents`
 without --text uses a random text encoder, frozen (a tiny model has no pretrained one), and leaves it beside the
 latents; its VAE has the size that --checkpoint was trained with. Both use all cores, `latents` the accelerator where
 there is one. A command that was stopped goes on with the shards that are missing. Each takes --json=FILE.
@@ -24,7 +26,7 @@ import tqdm
 from absl import flags
 
 from launch import cli
-from relic_jax.data import builder, shards, workers
+from relic_jax.data import builder, shards, workers, worlds
 from relic_jax.errors import InputError
 
 # The rendering processes import this file too, so what only one command needs is imported in its function.
@@ -38,6 +40,7 @@ _CLIPS = flags.DEFINE_integer("clips", 1200, "world: clips of the split", lower_
 _FRAMES = flags.DEFINE_integer("frames", 81, "world: frames of a clip, 4 L + 1", lower_bound=5)
 _LEAD = flags.DEFINE_integer("lead", 0, "world: frames of a path before its clip begins", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "world: which million of scenes", lower_bound=0, upper_bound=1_000_000)
+_WORLD = flags.DEFINE_enum("world", worlds.DEFAULT, sorted(worlds.WORLDS), "world: which of the rendered worlds")
 _HEIGHT = flags.DEFINE_integer("height", 64, "world: pixels", lower_bound=8)
 _WIDTH = flags.DEFINE_integer("width", 96, "world: pixels", lower_bound=8)
 _SPLIT = flags.DEFINE_string("split", "train", "world: name of the split")
@@ -70,7 +73,9 @@ def world(argv: Sequence[str]) -> None:
     if not _SPLIT.value.isidentifier():
         raise InputError(f"--split={_SPLIT.value!r}: expected a name of letters, digits and underscores")
     split = shards.Split(_out(), _SPLIT.value, _CLIPS.value)
-    recipe = builder.Recipe(_FRAMES.value, _HEIGHT.value, _WIDTH.value, seed=_SEED.value * SEED_SPAN, lead=_LEAD.value)
+    recipe = builder.Recipe(
+        _FRAMES.value, _HEIGHT.value, _WIDTH.value, _SEED.value * SEED_SPAN, _LEAD.value, _WORLD.value
+    )
     started = time.monotonic()
     made = workers.write(split, recipe, _WORKERS.value or len(workers.cores()))
     wall_s = time.monotonic() - started

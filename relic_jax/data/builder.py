@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from relic_jax.camera.actions import ACTIONS
-from relic_jax.data import captions, walks, world
+from relic_jax.data import walks, worlds
 from relic_jax.data.clip import Clip, from_poses
 from relic_jax.data.shards import Split
 
@@ -36,16 +36,20 @@ def features(height: int, width: int) -> tfds.features.FeaturesDict:
     )
 
 
-def world_clip(seed: int, frames: int, height: int, width: int, lead: int = 0) -> Clip:
-    """The clip of a seed: its scene, its path, its frames and its caption. A pure function of the arguments.
+def world_clip(
+    seed: int, frames: int, height: int, width: int, lead: int = 0, world: str = worlds.DEFAULT
+) -> Clip:
+    """The clip of a seed in one of `worlds.WORLDS`: its scene, its path, its frames and its caption. A pure function of the arguments.
 
     Paths begin where there is much to see; with a `lead` the clip begins so many frames later, anywhere.
     """
-    scene, words = world.build_scene(seed)
+    of = worlds.WORLDS[world]
+    scene = of.build(seed)
     path = walks.sample_path(scene, lead + frames, np.random.default_rng([seed, 1]))
     rotations, positions = path.rotations[lead:], path.positions[lead:]
-    video = world.render(scene, rotations.astype(np.float32), positions.astype(np.float32), height=height, width=width)
-    return from_poses(np.asarray(video), rotations, positions, caption=captions.caption(words, seed), seed=seed)
+    video = of.render(scene, rotations, positions, height=height, width=width)
+    caption = of.caption(scene, seed, rotations[0], positions[0])
+    return from_poses(video, rotations, positions, caption=caption, seed=seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +61,12 @@ class Recipe:
     width: int
     seed: int  # the first scene's; the others follow
     lead: int = 0  # frames of the path before the clip
+    world: str = worlds.DEFAULT  # of `worlds.WORLDS`
 
     @property
     def made_from(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        return fields if self.lead else {name: x for name, x in fields.items() if name != "lead"}
+        usual = {"lead": 0, "world": worlds.DEFAULT}  # not said, so that splits made before there was a choice go on
+        return {name: x for name, x in dataclasses.asdict(self).items() if name not in usual or x != usual[name]}
 
     @property
     def features(self) -> tfds.features.FeaturesDict:
@@ -72,7 +77,7 @@ class Recipe:
         return DESCRIPTION
 
     def clip(self, number: int) -> Clip:
-        return world_clip(self.seed + number, self.frames, self.height, self.width, self.lead)
+        return world_clip(self.seed + number, self.frames, self.height, self.width, self.lead, self.world)
 
     def write(self, split: Split, shard: int, done: Callable[[], None]) -> None:
         """Renders and writes one shard; calls `done` after each clip."""

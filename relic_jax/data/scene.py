@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Int
 
 MAX_BOXES = 20
 
+Vector = Float[np.ndarray, "3"]
+
 # Names appear in captions, so the colours are well apart and each keeps its name when shaded.
 PALETTE: dict[str, tuple[float, float, float]] = {
     "red": (0.80, 0.16, 0.14),
@@ -68,6 +70,44 @@ class Scene:
     surfaces: Float[Array | np.ndarray, "surfaces features"]
     sky: Float[Array | np.ndarray, ""]
 
+    @property
+    def bounds(self) -> tuple[Vector, Vector]:
+        """Opposite corners of the room."""
+        room = np.asarray(self.room, np.float64)
+        return -room, room * [1, 0, 1]
+
+    def free(self, position: Vector, margin: float) -> bool:
+        """Whether a camera here keeps its distance from the room's sides and every box."""
+        room = np.asarray(self.room)
+        middle, half = np.array([0.0, -0.5, 0.0]) * room, np.array([1.0, 0.5, 1.0]) * room
+        if (np.abs(position - middle) > half - margin).any():
+            return False
+        outside = np.maximum(np.abs(self._into_boxes(position - np.asarray(self.centers))) - self.halves, 0)
+        return bool((np.linalg.norm(outside, axis=1) > margin).all())
+
+    def view_distance(self, rotation: Float[np.ndarray, "3 3"], position: Vector) -> float:
+        """How far the camera sees straight ahead, in metres (as `world.render` casts its rays)."""
+        room, forward = np.asarray(self.room, np.float64), np.where(np.abs(rotation[2]) < 1e-9, 1e-9, rotation[2])
+        middle, half = np.array([0.0, -0.5, 0.0]) * room, np.array([1.0, 0.5, 1.0]) * room
+        wall = ((half * np.sign(forward) - (position - middle)) / forward).min()
+        origin = self._into_boxes(position - np.asarray(self.centers))
+        direction = self._into_boxes(np.broadcast_to(forward, origin.shape))
+        inverse = 1.0 / np.where(np.abs(direction) < 1e-9, 1e-9, direction)
+        reach = np.abs(inverse) * self.halves
+        near, far = (-origin * inverse - reach).max(1), (-origin * inverse + reach).min(1)
+        hits = near[(near < far) & (near > 0)]
+        return float(min([wall, *hits]))
+
+    def _into_boxes(self, v: Float[np.ndarray, "boxes 3"]) -> Float[np.ndarray, "boxes 3"]:
+        """One vector a box, turned into the box's own axes."""
+        cos, sin = np.asarray(self.turns).T
+        return np.stack([cos * v[:, 0] - sin * v[:, 2], v[:, 1], sin * v[:, 0] + cos * v[:, 2]], 1)
+
+    def ways(self, position: Vector) -> list[Float[np.ndarray, "2 2"]]:
+        """None: one room, whose doors are shut."""
+        del position
+        return []
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:
@@ -103,7 +143,6 @@ class Surface(typing.NamedTuple):
 
 SURFACE = Surface()
 
-Vector = Float[np.ndarray, "3"]
 Row = Float[np.ndarray, " features"]
 
 

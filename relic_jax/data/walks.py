@@ -5,13 +5,13 @@ scene, and a translation that would enter a wall or a box is not made. The poses
 """
 
 import dataclasses
+import typing
 
 import numpy as np
 from jaxtyping import Float
 
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import poses
-from relic_jax.data.scene import Scene
 
 TRANSLATION_UNIT = 0.1  # metres a frame at speed 1
 ROTATION_UNIT = 2.0  # degrees a frame at speed 1
@@ -32,6 +32,7 @@ _KINDS = {"single": 0.41, "mixed": 0.41, "return": 0.18}  # of segments; ways ba
 # closer than this to a surface, metres: a picture of one blank wall teaches nothing.
 _MOVING_STEPS = 0.8
 _VIEW_DISTANCE = 1.6
+_THROUGH = 0.5  # of the times at which a segment begins in a room with doorways, the camera goes through one
 
 Rotation = Float[np.ndarray, "3 3"]
 Vector = Float[np.ndarray, "3"]
@@ -45,34 +46,35 @@ class Path:
     positions: Float[np.ndarray, "T 3"]
 
 
+class Scene(typing.Protocol):
+    """What a path needs to know of a world; `scene.Scene` and `house.scene.House` are such."""
+
+    @property
+    def bounds(self) -> tuple[Vector, Vector]:
+        """Opposite corners (least and greatest x, y, z) of the box in which a camera may be."""
+        ...
+
+    def free(self, position: Vector, margin: float) -> bool:
+        """Whether a camera here keeps its distance from everything."""
+        ...
+
+    def view_distance(self, rotation: Rotation, position: Vector) -> float:
+        """How far the camera sees straight ahead, in metres."""
+        ...
+
+    def ways(self, position: Vector) -> list[Float[np.ndarray, "2 2"]]:
+        """For each doorway within reach: a place before it and one beyond it, x and z."""
+        ...
+
+
 def free(scene: Scene, position: Vector, margin: float = MARGIN) -> bool:
-    """Whether a camera here keeps its distance from the room's sides and every box."""
-    room = np.asarray(scene.room)
-    middle, half = np.array([0.0, -0.5, 0.0]) * room, np.array([1.0, 0.5, 1.0]) * room
-    if (np.abs(position - middle) > half - margin).any():
-        return False
-    outside = np.maximum(np.abs(_into_boxes(scene, position - np.asarray(scene.centers))) - scene.halves, 0)
-    return bool((np.linalg.norm(outside, axis=1) > margin).all())
-
-
-def _into_boxes(scene: Scene, v: Float[np.ndarray, "boxes 3"]) -> Float[np.ndarray, "boxes 3"]:
-    """One vector a box, turned into the box's own axes."""
-    cos, sin = np.asarray(scene.turns).T
-    return np.stack([cos * v[:, 0] - sin * v[:, 2], v[:, 1], sin * v[:, 0] + cos * v[:, 2]], 1)
+    """Whether a camera here keeps its distance from the world's surfaces."""
+    return scene.free(position, margin)
 
 
 def view_distance(scene: Scene, rotation: Rotation, position: Vector) -> float:
-    """How far the camera sees straight ahead, in metres (as `world.render` casts its rays)."""
-    room, forward = np.asarray(scene.room, np.float64), np.where(np.abs(rotation[2]) < 1e-9, 1e-9, rotation[2])
-    middle, half = np.array([0.0, -0.5, 0.0]) * room, np.array([1.0, 0.5, 1.0]) * room
-    wall = ((half * np.sign(forward) - (position - middle)) / forward).min()
-    origin = _into_boxes(scene, position - np.asarray(scene.centers))
-    direction = _into_boxes(scene, np.broadcast_to(forward, origin.shape))
-    inverse = 1.0 / np.where(np.abs(direction) < 1e-9, 1e-9, direction)
-    reach = np.abs(inverse) * scene.halves
-    near, far = (-origin * inverse - reach).max(1), (-origin * inverse + reach).min(1)
-    hits = near[(near < far) & (near > 0)]
-    return float(min([wall, *hits]))
+    """How far the camera sees straight ahead, in metres (as the renderer casts its rays)."""
+    return scene.view_distance(rotation, position)
 
 
 def walk(
@@ -131,11 +133,11 @@ def _leaning(rotation: Rotation) -> float:
 
 def start_pose(scene: Scene, rng: np.random.Generator) -> tuple[Rotation, Vector]:
     """An upright camera at eye height with free space before it."""
-    room = np.asarray(scene.room, np.float64)
+    low, high = scene.bounds
     best: tuple[float, Rotation, Vector] | None = None
     for _ in range(200):
-        height = min(rng.uniform(1.2, 1.8), room[1] - MARGIN - 0.1)
-        position = np.array([rng.uniform(-room[0], room[0]), -height, rng.uniform(-room[2], room[2])])
+        height = min(rng.uniform(1.2, 1.8), -low[1] - MARGIN - 0.1)
+        position = np.array([rng.uniform(low[0], high[0]), -height, rng.uniform(low[2], high[2])])
         rotation = np.asarray(poses.rotation_from_euler(rng.uniform(-180.0, 180.0), 0.0, 0.0))
         if not free(scene, position, 0.6):
             continue
@@ -150,13 +152,16 @@ def start_pose(scene: Scene, rng: np.random.Generator) -> tuple[Rotation, Vector
 
 
 def sample_path(scene: Scene, frames: int, rng: np.random.Generator) -> Path:
-    """A path of so many frames: segments of single keys, mixed keys, and ways out and back."""
+    """A path of so many frames: segments of single keys, mixed keys, ways out and back, and through doorways."""
     rotation, position = start_pose(scene, rng)
     rotations, positions = [rotation[None]], [position[None]]
     while (left := frames - sum(len(r) for r in rotations)) > 0:
-        kind = rng.choice(list(_KINDS), p=list(_KINDS.values()))
         here = rotations[-1][-1], positions[-1][-1]
-        if kind == "return" and left >= 24:
+        through = _through(scene, here, rng)
+        kind = rng.choice(list(_KINDS), p=list(_KINDS.values()))
+        if through is not None:
+            new = through
+        elif kind == "return" and left >= 24:
             new = out_and_back(scene, here, left, rng)
         else:
             new = _segment(scene, here, "single" if kind == "single" else "mixed", left, rng)
@@ -180,6 +185,52 @@ def _segment(scene: Scene, pose: tuple[Rotation, Vector], kind: str, limit: int,
         if score == 1.0:
             break
     return best[1]
+
+
+def _through(scene: Scene, pose: tuple[Rotation, Vector], rng: np.random.Generator) -> Path | None:
+    """Now and then, where there is a doorway: the way through it, if nothing stands in it."""
+    ways = scene.ways(pose[1])
+    if not ways or rng.random() > _THROUGH:
+        return None
+    path, made = go(scene, pose, ways[int(rng.integers(len(ways)))], rng.uniform(0.9, SPEEDS[1]))
+    return path if made > _MOVING_STEPS else None
+
+
+def go(
+    scene: Scene, pose: tuple[Rotation, Vector], places: Float[np.ndarray, "places 2"], speed: float
+) -> tuple[Path, float]:
+    """To one place (x, z) after another, by single keys: level the view, pan towards it, dolly in.
+
+    Returns:
+      The path, and the share of its steps that the scene let be made as asked.
+    """
+    paths: list[Path] = []
+    steps: list[Float[np.ndarray, "T"]] = []
+
+    def hold(key: str, amount: float, unit: float) -> None:
+        frames = int(np.ceil(round(amount / (unit * speed), 6)))
+        if frames:
+            action = np.zeros((frames, len(camera_actions.ACTIONS)))
+            action[:, camera_actions.ACTIONS.index(key)] = amount / (unit * frames)
+            here = (paths[-1].rotations[-1], paths[-1].positions[-1]) if paths else pose
+            path, made = walk(scene, *here, action)
+            paths.append(path)
+            steps.append(made)
+
+    _, pitch, roll = (float(a) for a in poses.euler_from_rotation(pose[0]))
+    hold("roll_ccw" if roll > 0 else "roll_cw", abs(roll), ROTATION_UNIT)
+    hold("tilt_down" if pitch > 0 else "tilt_up", abs(pitch), ROTATION_UNIT)
+    for place in places:
+        rotation, position = (paths[-1].rotations[-1], paths[-1].positions[-1]) if paths else pose
+        to = place - position[[0, 2]]
+        turn = float(np.rad2deg(np.arctan2(to[0], to[1])) - poses.euler_from_rotation(rotation)[0])
+        turn = (turn + 180.0) % 360.0 - 180.0
+        hold("pan_right" if turn > 0 else "pan_left", abs(turn), ROTATION_UNIT)
+        hold("dolly_in", float(np.hypot(*to)), TRANSLATION_UNIT)
+    if not paths:
+        return Path(pose[0][None], pose[1][None]), 1.0
+    path = Path(np.concatenate([p.rotations for p in paths]), np.concatenate([p.positions for p in paths]))
+    return path, float(np.concatenate(steps).mean())
 
 
 def _held(rotation: Rotation, kind: str, rng: np.random.Generator) -> Float[np.ndarray, "13"]:
@@ -210,6 +261,10 @@ def out_and_back(scene: Scene, pose: tuple[Rotation, Vector], limit: int, rng: n
     """Some segments out, a short stop, and the same poses in reverse, so that every view is seen again."""
     out = int(rng.integers(11, min(80, limit // 2), endpoint=True))
     parts, here, left = [], pose, out
+    through = _through(scene, pose, rng)
+    if through is not None:
+        parts = [Path(through.rotations[:out], through.positions[:out])]
+        here, left = (parts[0].rotations[-1], parts[0].positions[-1]), out - len(parts[0].positions)
     while left > 0:
         part = _segment(scene, here, rng.choice(["single", "mixed"]), left, rng)
         parts.append(part)

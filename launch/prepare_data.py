@@ -7,11 +7,11 @@
         [--text=text.safetensors] [--variants=1] [--palindromes=0] [--config=configs/tiny.py]
 
 `world` renders clips of `frames` frames (81 are 5 s), each of a scene of its own. Another --seed makes other scenes, so
-a held-out set needs one. --world: `room` is what the shipped model knows, `house` has rooms joined by doorways, made of
-a finite library of named things. A path begins where there is much to see: --lead leaves out its first frames. `latents`
-without --text uses a random text encoder, frozen (a tiny model has no pretrained one), and leaves it beside the
-latents; its VAE has the size that --checkpoint was trained with. Both use all cores, `latents` the accelerator where
-there is one. A command that was stopped goes on with the shards that are missing. Each takes --json=FILE.
+a held-out set needs one. --world: `room` is what the shipped model knows, `house` has rooms joined by doorways, made
+of a finite library of named things. A path begins where there is much to see: --lead leaves out its first frames.
+`latents` without --text uses a random text encoder, frozen (a tiny model has no pretrained one), and leaves it beside
+the latents; its VAE has the size that --checkpoint was trained with. Both use all cores, `latents` the accelerator
+where there is one. A command that was stopped goes on with the shards that are missing. Each takes --json=FILE.
 """
 
 from __future__ import annotations

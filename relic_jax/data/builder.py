@@ -36,10 +36,8 @@ def features(height: int, width: int) -> tfds.features.FeaturesDict:
     )
 
 
-def world_clip(
-    seed: int, frames: int, height: int, width: int, lead: int = 0, world: str = worlds.DEFAULT
-) -> Clip:
-    """The clip of a seed in one of `worlds.WORLDS`: its scene, its path, its frames and its caption. A pure function of the arguments.
+def world_clip(seed: int, frames: int, height: int, width: int, lead: int = 0, world: str = worlds.DEFAULT) -> Clip:
+    """The clip of a seed: its scene, its path, its frames and its caption. A pure function of the arguments.
 
     Paths begin where there is much to see; with a `lead` the clip begins so many frames later, anywhere.
     """

@@ -65,7 +65,9 @@ class Clip:
     def absolute(self) -> tuple[Float[np.ndarray, "T 3 3"], Float[np.ndarray, "T 3"]]:
         """Poses in the scene, float64: what a renderer needs to show the clip again."""
         start = self.start_rotation.astype(np.float64)
-        return self.rotations.astype(np.float64) @ start, self.start_position + self.positions.astype(np.float64) @ start
+        return self.rotations.astype(np.float64) @ start, self.start_position + self.positions.astype(
+            np.float64
+        ) @ start
 
     def window(self, start: int, frames: int) -> "Clip":
         """Some of the frames, with the first of them as the new origin and actions to match."""

@@ -46,6 +46,7 @@ class Path:
     positions: Float[np.ndarray, "T 3"]
 
 
+@typing.runtime_checkable
 class Scene(typing.Protocol):
     """What a path needs to know of a world; `scene.Scene` and `house.scene.House` are such."""
 

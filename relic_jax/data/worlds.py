@@ -42,7 +42,9 @@ def _caption_room(scene: world.Scene, seed: int, rotation: Rotation, position: V
     return captions.caption(world.build_scene(seed)[1], seed)
 
 
-def _render_house(house: house_scene.House, rotations: Any, positions: Any, **size: int) -> UInt8[np.ndarray, "T h w 3"]:
+def _render_house(
+    house: house_scene.House, rotations: Any, positions: Any, **size: int
+) -> UInt8[np.ndarray, "T h w 3"]:
     poses = rotations.astype(np.float32), positions.astype(np.float32)
     return np.asarray(house_render.render(house.geometry, *poses, **size))
 

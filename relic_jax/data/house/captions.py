@@ -41,9 +41,7 @@ class Surroundings:
     nearby: tuple[int, ...]
 
 
-def look_around(
-    house: House, rotation: Float[np.ndarray, "3 3"], position: Float[np.ndarray, "3"]
-) -> Surroundings:
+def look_around(house: House, rotation: Float[np.ndarray, "3 3"], position: Float[np.ndarray, "3"]) -> Surroundings:
     """What a camera sees in its picture and would see if it turned left, right and round."""
     yaw = poses.euler_from_rotation(rotation)[0]
     turned = [np.asarray(poses.rotation_from_euler(yaw + turn, 0.0, 0.0)) for turn in DIRECTIONS.values()]

@@ -22,8 +22,8 @@ CAPACITY = (64, 10, 20, 6)
 START = tuple(int(n) for n in np.cumsum([0, *CAPACITY]))
 SHADOWS = 18
 
-# Columns of `Geometry.table`: centre, half sizes, turn about y (cosine, sine), two colours, pattern, glow, whether it is
-# a wall (whose texture goes on from piece to piece). Of `floors` and `ceilings`: two colours and pattern.
+# Columns of `Geometry.table`: centre, half sizes, turn about y (cosine, sine), two colours, pattern, glow, whether it
+# is a wall (whose texture goes on from piece to piece). Of `floors` and `ceilings`: two colours and pattern.
 CENTER, HALF, TURN, FIRST, SECOND = slice(0, 3), slice(3, 6), slice(6, 8), slice(8, 11), slice(11, 14)
 PATTERN, GLOW, IS_WALL, COLUMNS = 14, 15, 16, 17
 
@@ -104,7 +104,12 @@ def _look(pattern: str, color: str) -> Float[np.ndarray, "7"]:
 
 
 def _row(
-    center: np.ndarray, half: np.ndarray, turn: float, look: Float[np.ndarray, "7"], glow: float = 0.0, wall: bool = False
+    center: np.ndarray,
+    half: np.ndarray,
+    turn: float,
+    look: Float[np.ndarray, "7"],
+    glow: float = 0.0,
+    wall: bool = False,
 ) -> Float[np.ndarray, " columns"]:
     return np.concatenate([center, half, [np.cos(turn), np.sin(turn)], look, [glow, float(wall)]])
 
@@ -151,11 +156,11 @@ def _walls(plan: Plan, room: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 if room in d.rooms and d.axis == axis and abs(d.middle[axis] - face) < 1.5 * WALL
             )
             for middle in openings:
-                yield _box(axis, at, (low, middle - DOORWAY_HALF), (0, plan.height), WALL / 2)
+                yield _box(axis, at, (low, middle - DOORWAY_HALF), (0.0, plan.height), WALL / 2)
                 around = (middle - DOORWAY_HALF, middle + DOORWAY_HALF)
                 yield _box(axis, at, around, (DOORWAY_HEIGHT, plan.height), WALL / 2)
                 low = middle + DOORWAY_HALF
-            yield _box(axis, at, (low, high), (0, plan.height), WALL / 2)
+            yield _box(axis, at, (low, high), (0.0, plan.height), WALL / 2)
 
 
 def _frame(doorway: plans.Doorway) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -164,6 +169,6 @@ def _frame(doorway: plans.Doorway) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for side in (-1, 1):
         inner = middle + side * DOORWAY_HALF
         lateral = (min(inner, inner + side * out), max(inner, inner + side * out))
-        yield _box(doorway.axis, at, lateral, (0, DOORWAY_HEIGHT + out), WALL + 0.03)
+        yield _box(doorway.axis, at, lateral, (0.0, DOORWAY_HEIGHT + out), WALL + 0.03)
     across = (middle - DOORWAY_HALF, middle + DOORWAY_HALF)
     yield _box(doorway.axis, at, across, (DOORWAY_HEIGHT, DOORWAY_HEIGHT + out), WALL + 0.03)

@@ -1,7 +1,7 @@
 """The plan of a house: rooms, doorways and things, by name and place. What a seed decides, and what captions say.
 
-World axes are OpenCV's: x right, y **down**, z forward, metres; the floor is y = 0. Rooms are rectangles along the axes,
-two or three of them, joined by doorways that one walks through, so that there is always something behind a corner.
+World axes are OpenCV's: x right, y **down**, z forward, metres; the floor is y = 0. Rooms are two or three rectangles
+along the axes, joined by doorways that one walks through, so that there is always something behind a corner.
 A plan is changed with `dataclasses.replace`: another colour of one thing is another house, equal everywhere else.
 """
 

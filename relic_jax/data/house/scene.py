@@ -98,5 +98,3 @@ def _into(turns: Float[np.ndarray, "primitives 2"], v: Vectors) -> Vectors:
 def build(seed: int) -> House:
     """The house of a seed."""
     return House(plan.draw(seed))
-
-

@@ -122,14 +122,19 @@ def _way(
         path, made = walks.go(house, pose, ways[0], _SPEED)
     if made < 1.0:
         return None
-    rotations, positions = np.concatenate([pose[0][None], path.rotations]), np.concatenate([pose[1][None], path.positions])
+    rotations, positions = (
+        np.concatenate([pose[0][None], path.rotations]),
+        np.concatenate([pose[1][None], path.positions]),
+    )
     order = np.minimum(np.arange(frames), len(rotations) - 1)
     return walks.Path(rotations[order], positions[order])
 
 
 def _only_later(house: House, other: House, path: walks.Path, what: int) -> bool:
     """Whether the pictures are equal and the difference is in full view at the end."""
-    first, last = (walks.Path(path.rotations[i : i + 1], path.positions[i : i + 1]) for i in (0, len(path.positions) - 1))
+    first, last = (
+        walks.Path(path.rotations[i : i + 1], path.positions[i : i + 1]) for i in (0, len(path.positions) - 1)
+    )
     pictures = [
         np.asarray(render.render(h.geometry, first.rotations.astype(np.float32), first.positions.astype(np.float32)))
         for h in (house, other)

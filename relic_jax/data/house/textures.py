@@ -36,7 +36,7 @@ def second_color(
     return amount
 
 
-def _from(x: Samples, period: float, phase: float = 0.0) -> Samples:
+def _from(x: Samples, period: float, phase: Samples | float = 0.0) -> Samples:
     """Distance to the nearest multiple of `period`."""
     x = x / period + phase
     return jnp.abs(x - jnp.floor(x + 0.5)) * period
@@ -89,7 +89,7 @@ def _of_things(a: Samples, b: Samples) -> dict[str, Samples]:
         "door": jnp.minimum(0.22 - jnp.abs(x - 0.4), 0.3 - jnp.abs(y - 0.45)),
         "window": jnp.minimum(jnp.minimum(x, y) - 0.1, 0.76 - jnp.maximum(x, y)),
         "chest": jnp.minimum(0.1 - jnp.abs(x - 0.62), 2.0 - y),
-        "belt": 0.3 - y,
+        "belt": 0.22 - y,
     }
 
 

@@ -94,7 +94,7 @@ def join(parts: list[Scenes]) -> Scenes:
     )
 
 
-def out_and_back(scene: world.Scene, way: str, rng: np.random.Generator) -> walks.Path:
+def out_and_back(scene: walks.Scene, way: str, rng: np.random.Generator) -> walks.Path:
     """The path of 2 OUT_FRAMES + 1 frames on which most steps can be made, of a few that are tried."""
     best: tuple[float, walks.Path] | None = None
     for _ in range(12):

@@ -1,6 +1,7 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from relic_jax.data import loader
@@ -32,6 +33,15 @@ def test_a_whole_split_is_not_made_again(fork, data):
     done = fork("launch.prepare_data", "world", f"--out={data}", *SMALL)
     assert done.returncode == 0 and "0 made" in done.stdout
     assert files == {p.name: p.stat().st_mtime_ns for p in data.glob("*array_record*")}
+
+
+def test_another_world(fork, data, tmp_path):
+    out = tmp_path / "house"
+    done = fork("launch.prepare_data", "world", "--world=house", "--workers=1", f"--out={out}", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert not np.array_equal(loader.Clips(out)[0].video, loader.Clips(data)[0].video)
+    done = fork("launch.prepare_data", "world", "--world=house", f"--out={data}", *SMALL)
+    assert done.returncode == 2 and "already holds a split" in done.stderr
 
 
 def test_tokenizer(fork, data, tmp_path):

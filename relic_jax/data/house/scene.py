@@ -6,7 +6,8 @@ import functools
 import numpy as np
 from jaxtyping import Float
 
-from relic_jax.data.house import geometry, plan
+from relic_jax.data.house import geometry
+from relic_jax.data.house import plan as plans
 from relic_jax.data.house.plan import DOORWAY_HALF, WALL, Plan
 from relic_jax.data.house.shapes import SHAPES
 
@@ -26,7 +27,7 @@ class House:
     def geometry(self) -> geometry.Geometry:
         return geometry.build(self.plan)
 
-    @functools.cached_property
+    @property
     def bounds(self) -> tuple[Vector, Vector]:
         """Opposite corners of the box that holds all rooms."""
         low = np.min([np.subtract(r.middle, r.half) for r in self.plan.rooms], 0)
@@ -46,8 +47,8 @@ class House:
             return False
         return bool(self._inside((float(position[0]), float(position[2]))))
 
-    def _inside(self, place: plan.Place) -> bool:
-        if any(plan.outside(room, place) < 0 for room in self.plan.rooms):
+    def _inside(self, place: plans.Place) -> bool:
+        if any(plans.outside(room, place) < 0 for room in self.plan.rooms):
             return True
         return any(
             abs(place[d.axis] - d.middle[d.axis]) <= WALL
@@ -97,4 +98,4 @@ def _into(turns: Float[np.ndarray, "primitives 2"], v: Vectors) -> Vectors:
 
 def build(seed: int) -> House:
     """The house of a seed."""
-    return House(plan.draw(seed))
+    return House(plans.draw(seed))

@@ -4,6 +4,7 @@ import typing
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from relic_jax.data.house import geometry as g
@@ -30,7 +31,7 @@ class _Surface(typing.NamedTuple):
     built: Bool[Array, " N"]
 
 
-def _pick(values: Float[Array, "rooms columns"], room: Int[Array, " N"]) -> Float[Array, "columns N"]:
+def _pick(values: Float[Array | np.ndarray, "rooms columns"], room: Int[Array, " N"]) -> Float[Array, "columns N"]:
     """A row by room, by selection: a gather is scalar code on CPUs."""
     out = jnp.broadcast_to(values[0][:, None], (values.shape[1], room.shape[0]))
     for i in range(1, g.ROOMS):
@@ -41,7 +42,7 @@ def _pick(values: Float[Array, "rooms columns"], room: Int[Array, " N"]) -> Floa
 def _rows(house: Geometry, hit: Hit) -> Float[Array, "columns N"]:
     """Each sample's row of the table. Behind a barrier, or XLA looks rows up again wherever a column is used."""
     which = jnp.maximum(hit.primitive, 0)
-    columns = [house.table[:, k].at[which].get(mode="promise_in_bounds") for k in range(g.COLUMNS)]
+    columns = [jnp.asarray(house.table)[:, k].at[which].get(mode="promise_in_bounds") for k in range(g.COLUMNS)]
     return jax.lax.optimization_barrier(jnp.stack(columns))
 
 
@@ -56,7 +57,7 @@ def _surface(house: Geometry, hit: Hit, room: Float[Array, "4 N"]) -> _Surface:
     hx, hy, hz = row[g.HALF]
     normal, face_x, face_y = _normal(hit.primitive, (px, py, pz), (hx, hy, hz))
     normal = (cos * normal[0] + sin * normal[2], normal[1], cos * normal[2] - sin * normal[0])
-    normal = tuple(jnp.where(flat, to, n) for n, to in zip(normal, (0.0, -jnp.sign(y + 1.0), 0.0), strict=True))
+    nx, ny, nz = (jnp.where(flat, to, n) for n, to in zip(normal, (0.0, -jnp.sign(y + 1.0), 0.0), strict=True))
     u, v = jnp.where(face_x, pz, px), jnp.where(face_y, pz, -py)
     hu, hv = jnp.where(face_x, hz, hx), jnp.where(face_y, hz, hy)
     u = jnp.where(wall, jnp.where(face_x, z - room[1], x - room[0]), u)
@@ -66,7 +67,7 @@ def _surface(house: Geometry, hit: Hit, room: Float[Array, "4 N"]) -> _Surface:
     level = jnp.where(hit.primitive == FLOOR, _pick(house.floors, hit.room), _pick(house.ceilings, hit.room))
     look = jnp.where(flat, level, row[g.FIRST.start : g.PATTERN + 1])
     glow = jnp.where(flat, 0.0, row[g.GLOW])
-    return _Surface(normal, (u, v), (hu, hv), look[:6], look[6].astype(jnp.int32), glow, flat | wall)
+    return _Surface((nx, ny, nz), (u, v), (hu, hv), look[:6], look[6].astype(jnp.int32), glow, flat | wall)
 
 
 def _normal(
@@ -79,15 +80,15 @@ def _normal(
     deepest = jnp.maximum(jnp.maximum(*depths[:2]), depths[2])
     on_x, on_y = depths[0] == deepest, depths[1] == deepest
     cap = (primitive >= cylinder) & (jnp.abs(p[1]) > 0.999 * half[1])
-    slope = jnp.where(primitive >= cone, -(half[0] ** 2) / (2 * half[1]), 0.0)
+    slope = jnp.where(primitive >= cone, -((half[0] / (2 * half[1])) ** 2) * (p[1] + half[1]), 0.0)
     round_ = (p[0], jnp.where(primitive < cylinder, p[1], slope), p[2])
     length = jax.lax.rsqrt(jnp.maximum(round_[0] ** 2 + round_[1] ** 2 + round_[2] ** 2, 1e-9))
     flat = (on_x & is_box, (on_y & is_box) | cap, is_box & ~on_x & ~on_y)
     either = is_box | cap
-    normal = tuple(
+    x, y, z = (
         jnp.where(either, jnp.where(f, jnp.sign(a), 0.0), r * length) for f, a, r in zip(flat, p, round_, strict=True)
     )
-    return normal, on_x & is_box, flat[1]
+    return (x, y, z), on_x & is_box, flat[1]
 
 
 def _light(house: Geometry, hit: Hit, surface: _Surface, room: Float[Array, "4 N"]) -> Samples:

@@ -140,4 +140,4 @@ def _only_later(house: House, other: House, path: walks.Path, what: int) -> bool
         for h in (house, other)
     ]
     shown = [(truth(h, last.rotations, last.positions)[0] == what).mean() for h in (house, other)]
-    return bool(np.array_equal(*pictures) and min(shown) > 0.015)
+    return bool(np.array_equal(pictures[0], pictures[1]) and min(shown) > 0.015)

@@ -107,7 +107,7 @@ def _motifs(a: Samples, b: Samples) -> dict[str, Samples]:
         "triangle": jnp.minimum(0.85 * (0.8 - b) - 1.7 * 0.85 * x, b + 0.65) * 0.6,
         "heart": -jnp.minimum(heart, jnp.maximum(point, b - 0.3)),
         "moon": jnp.minimum(0.75 - r, jnp.hypot(a - 0.35, b - 0.15) - 0.6),
-        "star": 0.5 * (0.9 - jnp.sqrt(x) - jnp.sqrt(y)) * jnp.sqrt(jnp.maximum(r, 0.2)),
+        "star": 0.35 * (1.0 - jnp.minimum(x + 2.2 * y, 2.2 * x + y)),
     }
 
 

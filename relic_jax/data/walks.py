@@ -32,7 +32,8 @@ _KINDS = {"single": 0.41, "mixed": 0.41, "return": 0.18}  # of segments; ways ba
 # closer than this to a surface, metres: a picture of one blank wall teaches nothing.
 _MOVING_STEPS = 0.8
 _VIEW_DISTANCE = 1.6
-_THROUGH = 0.5  # of the times at which a segment begins in a room with doorways, the camera goes through one
+_GO_KEYS = {"dolly_in": 0.0, "dolly_out": 180.0, "truck_left": -90.0, "truck_right": 90.0}  # where each moves
+_THROUGH = 0.28  # of the times at which a segment begins in a room with doorways, the camera goes through one
 
 Rotation = Float[np.ndarray, "3 3"]
 Vector = Float[np.ndarray, "3"]
@@ -193,14 +194,31 @@ def _through(scene: Scene, pose: tuple[Rotation, Vector], rng: np.random.Generat
     ways = scene.ways(pose[1])
     if not ways or rng.random() > _THROUGH:
         return None
-    path, made = go(scene, pose, ways[int(rng.integers(len(ways)))], rng.uniform(0.9, SPEEDS[1]))
+    way = ways[int(rng.integers(len(ways)))]
+    keys = [str(k) for k in rng.choice(list(_GO_KEYS), 2, replace=False, p=[0.25, 0.25, 0.25, 0.25])]
+    key = min(keys, key=lambda k: abs(_turn_to(pose, way[0], k)))  # the lesser turn: less time in which nothing comes
+    path, made = go(scene, pose, way, rng.uniform(0.9, SPEEDS[1]), key)
     return path if made > _MOVING_STEPS else None
 
 
+def _turn_to(pose: tuple[Rotation, Vector], place: Float[np.ndarray, "2"], key: str) -> float:
+    """Degrees to pan right until a key moves a level camera towards a place."""
+    to = place - pose[1][[0, 2]]
+    bearing = float(np.rad2deg(np.arctan2(to[0], to[1])) - poses.euler_from_rotation(pose[0])[0])
+    return (bearing - _GO_KEYS[key] + 180.0) % 360.0 - 180.0
+
+
 def go(
-    scene: Scene, pose: tuple[Rotation, Vector], places: Float[np.ndarray, "places 2"], speed: float
+    scene: Scene,
+    pose: tuple[Rotation, Vector],
+    places: Float[np.ndarray, "places 2"],
+    speed: float,
+    key: str = "dolly_in",
 ) -> tuple[Path, float]:
-    """To one place (x, z) after another, by single keys: level the view, pan towards it, dolly in.
+    """To one place (x, z) after another, by single keys: level the view, pan until the place lies right, move.
+
+    Args:
+      key: what moves the camera, one of dolly_in, dolly_out, truck_left and truck_right.
 
     Returns:
       The path, and the share of its steps that the scene let be made as asked.
@@ -222,12 +240,10 @@ def go(
     hold("roll_ccw" if roll > 0 else "roll_cw", abs(roll), ROTATION_UNIT)
     hold("tilt_down" if pitch > 0 else "tilt_up", abs(pitch), ROTATION_UNIT)
     for place in places:
-        rotation, position = (paths[-1].rotations[-1], paths[-1].positions[-1]) if paths else pose
-        to = place - position[[0, 2]]
-        turn = float(np.rad2deg(np.arctan2(to[0], to[1])) - poses.euler_from_rotation(rotation)[0])
-        turn = (turn + 180.0) % 360.0 - 180.0
+        here = (paths[-1].rotations[-1], paths[-1].positions[-1]) if paths else pose
+        turn = _turn_to(here, place, key)
         hold("pan_right" if turn > 0 else "pan_left", abs(turn), ROTATION_UNIT)
-        hold("dolly_in", float(np.hypot(*to)), TRANSLATION_UNIT)
+        hold(key, float(np.hypot(*(place - here[1][[0, 2]]))), TRANSLATION_UNIT)
     if not paths:
         return Path(pose[0][None], pose[1][None]), 1.0
     path = Path(np.concatenate([p.rotations for p in paths]), np.concatenate([p.positions for p in paths]))

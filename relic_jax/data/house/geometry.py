@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from relic_jax.data.house import plan as plans
 from relic_jax.data.house import shapes
-from relic_jax.data.house.library import COLORS, KINDS, PATTERNS, SKIES, mate
+from relic_jax.data.house.library import COLORS, KINDS, PATTERNS, SKIES, soft_mate
 from relic_jax.data.house.plan import DOORWAY_HALF, DOORWAY_HEIGHT, WALL, Plan
 
 ROOMS = 3
@@ -100,7 +100,7 @@ def build(plan: Plan) -> Geometry:
 
 
 def _look(pattern: str, color: str) -> Float[np.ndarray, "7"]:
-    return np.concatenate([COLORS[color], mate(color), [PATTERNS.index(pattern)]])
+    return np.concatenate([COLORS[color], soft_mate(color), [PATTERNS.index(pattern)]])
 
 
 def _row(

@@ -110,7 +110,7 @@ def encode_latents(argv: Sequence[str]) -> None:
     from relic_jax.config import RelicConfig, VAEConfig, from_config_dict
     from relic_jax.data import latents, loader
     from relic_jax.models import module, tokenizer, weights
-    from relic_jax.models.umt5 import UMT5
+    from relic_jax.models.umt5 import text_encoder
     from relic_jax.models.vae import VAE
     from relic_jax.train import checkpoint
 
@@ -122,9 +122,9 @@ def encode_latents(argv: Sequence[str]) -> None:
         cfg = dataclasses.replace(cfg, vae=from_config_dict(VAEConfig, trained, "config.model.vae"))
     params = {
         "vae": checkpoint.load_params(checkpoint_path, module.abstract(VAE, cfg.vae)),
-        "text": checkpoint.load_params(_TEXT.value, module.abstract(UMT5, cfg.text))
+        "text": checkpoint.load_params(_TEXT.value, module.abstract(text_encoder, cfg.text))
         if _TEXT.value
-        else module.init(UMT5, cfg.text, jax.random.key(_TEXT_SEED)),
+        else module.init(text_encoder, cfg.text, jax.random.key(_TEXT_SEED)),
     }
     tokens = tokenizer.load(tokenizer_path)
     weights.save_safetensors(out / "text.safetensors", params["text"], {"format": "relic-jax"})

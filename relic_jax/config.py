@@ -12,6 +12,8 @@ import typing
 from typing import Literal
 
 # What whoever writes a config needs beside the classes below.
+from relic_jax.config_vae import TinyVAEConfig as TinyVAEConfig
+from relic_jax.config_vae import VAEConfig as VAEConfig
 from relic_jax.fields import ConfigError as ConfigError
 from relic_jax.fields import above as above
 from relic_jax.fields import at_least as at_least
@@ -71,6 +73,9 @@ class DiTConfig:
     freq_dim: int = 256
     text_len: int = 512
     text_dim: int = 4096
+    text_layers: int = 0  # of an encoder of the transformer's own, trained with it, on what the text encoder gives
+    text_width: int = 128  # of that encoder
+    text_mask: bool = False  # the padding of a text is not attended to; Wan's own attends to it
     cond_dim: int = 1024  # width of the action and pose embeddings; the paper is silent
     eps: float = 1e-6
     rope_theta: float = 1e4
@@ -80,7 +85,8 @@ class DiTConfig:
 
     def __post_init__(self) -> None:
         sizes(self, "dit", "dim", "ffn_dim", "heads", "layers", "latent_channels", "patch", "freq_dim")
-        sizes(self, "dit", "text_len", "text_dim", "cond_dim")
+        sizes(self, "dit", "text_len", "text_dim", "text_width", "cond_dim")
+        at_least(self, "dit", 0, "text_layers")
         above(self, "dit", 0, "eps", "rope_theta")
         require(self.dim % self.heads == 0, f"dit.dim={self.dim} is not a multiple of dit.heads={self.heads}")
         require(self.head_dim % 2 == 0, f"dit.dim / dit.heads = {self.head_dim} must be even for RoPE")
@@ -103,106 +109,13 @@ class DiTConfig:
         return cls(dim=256, ffn_dim=768, heads=4, layers=6, freq_dim=64, text_len=32, text_dim=64, cond_dim=64)
 
 
-class _Grouped:
-    """Of an autoencoder's config: which frames a latent frame holds. The first has one alone (SPEC 0)."""
-
-    temporal_down: tuple[bool, ...]
-
-    @property
-    def temporal_stride(self) -> int:
-        """Video frames of each latent frame but the first."""
-        return 2 ** sum(self.temporal_down)
-
-    def frames_of(self, latents: int) -> int:
-        """Video frames of so many latent frames."""
-        return self.temporal_stride * (latents - 1) + 1
-
-    def latents_of(self, frames: int) -> int:
-        """Latent frames that hold at least so many video frames."""
-        return -(-(frames - 1) // self.temporal_stride) + 1
-
-
-@dataclasses.dataclass(frozen=True)
-class VAEConfig(_Grouped):
-    """Wan 2.1's causal video VAE (SPEC 1).
-
-    `multipliers` gives one level each; every level but the last halves the sides, and level i also
-    halves time where `temporal_down[i]`. `patch_size` folds pixels into channels first, as Wan 2.2 does.
-    `extra_res_blocks` are each level's, in both halves, beyond Wan's: the shipped tiny VAE has some, and must load.
-    """
-
-    latent_channels: int = 16
-    base_dim: int = 96
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    res_blocks: int = 2
-    temporal_down: tuple[bool, ...] = (False, True, True)
-    patch_size: int = 1
-    extra_res_blocks: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        sizes(self, "vae", "latent_channels", "base_dim", "multipliers", "res_blocks", "patch_size")
-        require(
-            not self.extra_res_blocks or len(self.extra_res_blocks) == len(self.multipliers),
-            f"vae.extra_res_blocks has {len(self.extra_res_blocks)} entries, expected none, or "
-            f"{len(self.multipliers)}: one a level of vae.multipliers",
-        )
-        require(
-            len(self.temporal_down) == len(self.multipliers) - 1,
-            f"vae.temporal_down has {len(self.temporal_down)} entries, expected {len(self.multipliers) - 1}, one a "
-            "level of vae.multipliers but the last",
-        )
-
-    def extra_blocks_of(self, level: int) -> int:
-        """Its residual blocks, in either half, beyond Wan's."""
-        return self.extra_res_blocks[level] if self.extra_res_blocks else 0
-
-    @property
-    def spatial_stride(self) -> int:
-        return self.patch_size * 2 ** (len(self.multipliers) - 1)
-
-    @classmethod
-    def wan(cls) -> VAEConfig:
-        return cls()
-
-    @classmethod
-    def tiny(cls) -> VAEConfig:
-        return cls(base_dim=20, multipliers=(1, 2, 4), res_blocks=1, temporal_down=(True, True), patch_size=2)
-
-
-@dataclasses.dataclass(frozen=True)
-class TinyVAEConfig(_Grouped):
-    """TAEHV's tiny autoencoder for Wan's latents (`models/tiny_vae.py`).
-
-    Each level halves the sides on the way down, and time where `temporal_down`; the decoder takes the levels in
-    reverse. `decoder_dims` has one width more than there are levels, that of full resolution.
-    """
-
-    latent_channels: int = 16
-    encoder_dim: int = 64
-    decoder_dims: tuple[int, ...] = (256, 128, 64, 64)
-    blocks: int = 3
-    temporal_down: tuple[bool, ...] = (True, True, False)
-
-    def __post_init__(self) -> None:
-        sizes(self, "tiny_vae", "latent_channels", "encoder_dim", "decoder_dims", "blocks")
-        require(
-            len(self.decoder_dims) == len(self.temporal_down) + 1,
-            f"tiny_vae.decoder_dims has {len(self.decoder_dims)} entries, expected {len(self.temporal_down) + 1}, one "
-            "a level of tiny_vae.temporal_down and one for full resolution",
-        )
-
-    @property
-    def spatial_stride(self) -> int:
-        return 2 ** len(self.temporal_down)
-
-    @classmethod
-    def taew2_1(cls) -> TinyVAEConfig:
-        return cls()
-
-
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """umT5 encoder (SPEC 1): gated-GELU, relative position bias in every layer."""
+    """umT5 encoder (SPEC 1): gated-GELU, relative position bias in every layer.
+
+    With `layers=0` there is none: a token's state is the one-hot vector of its id, `dim` is `vocab`, and the
+    transformer learns what words mean (`dit.text_layers`).
+    """
 
     vocab: int = 256384
     dim: int = 4096
@@ -216,8 +129,12 @@ class TextConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        sizes(self, "text", "vocab", "dim", "attention_dim", "ffn_dim", "heads", "layers", "buckets", "max_distance")
-        sizes(self, "text", "length")
+        sizes(self, "text", "vocab", "dim", "attention_dim", "ffn_dim", "heads", "buckets", "max_distance", "length")
+        at_least(self, "text", 0, "layers")
+        require(
+            self.layers > 0 or self.dim == self.vocab,
+            f"text.dim={self.dim} differs from text.vocab={self.vocab}: without text.layers words are one-hot vectors",
+        )
         above(self, "text", 0, "eps")
 
     @classmethod

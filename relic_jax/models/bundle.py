@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ from relic_jax.models import weights
 from relic_jax.models.dit import DiT
 from relic_jax.models.module import Params, abstract
 from relic_jax.models.tokenizer import Tokenizer
-from relic_jax.models.umt5 import UMT5
+from relic_jax.models.umt5 import text_encoder
 from relic_jax.models.vae import VAE
 
-PARTS: dict[str, type[nnx.Module]] = {"dit": DiT, "vae": VAE, "text": UMT5}
+PARTS: dict[str, Callable[..., nnx.Module]] = {"dit": DiT, "vae": VAE, "text": text_encoder}
 
 # How a model is run rather than what it is: a config may differ from the bundle's in these.
 _RUN_FIELDS = {"yarn_scale", "yarn_beta_fast", "yarn_beta_slow"}

@@ -12,13 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from relic_jax.config import DiTConfig
+from relic_jax.config import DiTConfig, TextConfig
+from relic_jax.models import umt5
 from relic_jax.models.layers import MLP, ZeroInitLinear
+from relic_jax.models.module import stack
 
 ACTION_FEATURES = 52  # 13 actions x 4 frames
 POSE_FEATURES = 48  # 12 numbers x 4 frames
+_HEAD = 32  # width of a head of the transformer's own text encoder
 
 
 @jax.tree_util.register_dataclass
@@ -52,6 +55,31 @@ class Conditions:
             return jnp.take_along_axis(x, index[..., None], axis=-2)
 
         return dataclasses.replace(self, actions=pick(self.actions), poses=pick(self.poses))
+
+
+def text_lengths(text: Float[Array, "B M Dt"]) -> Int[Array, "B"]:
+    """Tokens of each text; the states of what is padded are zero."""
+    return (text != 0).any(-1).sum(-1)
+
+
+class OwnTextEncoder(nnx.Module):
+    """T5 blocks of the transformer's own, trained with it, for models without a pretrained text encoder.
+
+    Frozen random states are no substitute: the transformer doesn't learn to read them.
+    """
+
+    def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
+        width = cfg.text_width
+        block = TextConfig(dim=width, attention_dim=width, ffn_dim=2 * width, heads=max(1, width // _HEAD))
+        self.words = umt5.Linear(cfg.text_dim, width, (None, "embed"), variance=1.0, rngs=rngs)
+        self.blocks = stack(lambda r: umt5.Block(block, rngs=r), cfg.text_layers, rngs)
+        self.norm = umt5.RMSNorm(width, block.eps, rngs=rngs)
+
+    def __call__(self, text: Float[Array, "B M Dt"], lengths: Int[Array, "B"]) -> Float[Array, "B M W"]:
+        """States of the text encoder to states of its own, zero beyond each text's length."""
+        mask = jnp.arange(text.shape[1]) < lengths[:, None]
+        x, _ = jax.lax.scan(lambda x, block: (block(x, mask), None), self.words(text), self.blocks)
+        return jnp.where(mask[:, :, None], self.norm(x), 0.0)
 
 
 class Conditioner(nnx.Module):

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from relic_jax.config import DiTConfig
 from relic_jax.models import rope
 from relic_jax.models.attention import AttentionPattern, BidirectionalAttention, Heads
-from relic_jax.models.conditioning import Conditioner, Conditions, Injection
+from relic_jax.models.conditioning import Conditioner, Conditions, Injection, OwnTextEncoder, text_lengths
 from relic_jax.models.layers import MLP, LayerNorm, Linear, RMSNorm, ZeroInitLinear, layer_norm, sinusoidal
 from relic_jax.models.module import param, stack
 from relic_jax.parallel.exchange import Tokens, cross_attention
@@ -77,6 +77,7 @@ class Layer(nnx.Module):
         x: Float[Array, "B N D"],
         modulation: Float[Array, "B L 6 D"],
         text: Float[Array, "B M D"],
+        lengths: Int[Array, "B"] | None,
         action: Float[Array, "B L E"],
         pose: Float[Array, "B L E"],
         to_tokens: ToTokens,
@@ -91,7 +92,7 @@ class Layer(nnx.Module):
         x = x + gate1 * self.self_attention.output(attended, x.dtype)
         x = x + to_tokens(self.action(action))
         q, k, v = self.cross_attention.project(self.norm(x), text)
-        x = x + self.cross_attention.output(cross_attention(q, k, v), x.dtype)
+        x = x + self.cross_attention.output(cross_attention(q, k, v, lengths), x.dtype)
         h = layer_norm(x, self.eps) * (1 + scale2) + shift2
         return x + gate2 * self.ffn(h), kept
 
@@ -102,7 +103,10 @@ class DiT(nnx.Module):
     def __init__(self, cfg: DiTConfig, *, rngs: nnx.Rngs):
         patch = cfg.patch**2 * cfg.latent_channels
         self.patch_embedding = Linear(patch, cfg.dim, axes=(None, "embed"), rngs=rngs)
-        self.text_embedding = MLP(cfg.text_dim, cfg.dim, cfg.dim, activation="gelu", rngs=rngs)
+        self.text_encoder = OwnTextEncoder(cfg, rngs=rngs) if cfg.text_layers else None
+        self.text_embedding = MLP(
+            cfg.text_width if cfg.text_layers else cfg.text_dim, cfg.dim, cfg.dim, activation="gelu", rngs=rngs
+        )
         self.time_embedding = MLP(cfg.freq_dim, cfg.dim, cfg.dim, activation="silu", rngs=rngs)
         self.time_projection = Linear(cfg.dim, 6 * cfg.dim, axes=("embed", None), rngs=rngs)
         self.conditioner = Conditioner(cfg, rngs=rngs)
@@ -134,7 +138,9 @@ class DiT(nnx.Module):
         """
         tokens = Tokens(patches.shape[1])
         t, conditions = jax.tree.map(lambda x: constrain(x, "batch"), (t, conditions))
-        text, (action, pose) = self.text_embedding(conditions.text), self.conditioner(conditions)
+        lengths, (action, pose) = text_lengths(conditions.text), self.conditioner(conditions)
+        text = conditions.text if self.text_encoder is None else self.text_encoder(conditions.text, lengths)
+        text, seen = self.text_embedding(text), lengths if self.cfg.text_mask else None
         to_tokens, attended = tokens.to_tokens(to_tokens, t.shape[1]), tokens.attend(attend)
         x = self.patch_embedding(tokens.divide(patches))
         time = self.time_embedding(sinusoidal(t, self.cfg.freq_dim))
@@ -142,7 +148,7 @@ class DiT(nnx.Module):
 
         def layer(x: Array, inputs: tuple[Layer, Any]) -> tuple[Array, Any]:
             one, cached = inputs
-            x, kept = one(x, modulation, text, action, pose, to_tokens, attended, cached)
+            x, kept = one(x, modulation, text, seen, action, pose, to_tokens, attended, cached)
             return tokens.keep(x), kept
 
         x, kept = jax.lax.scan(jax.checkpoint(layer) if checkpoint else layer, x, (self.blocks, cache))

@@ -41,12 +41,12 @@ def init(module: Callable[..., nnx.Module], config: Any, key: PRNGKeyArray) -> P
     return nnx.to_pure_dict(nnx.state(module(config, rngs=nnx.Rngs(params=key)), nnx.Param))
 
 
-def abstract(module: type[nnx.Module], config: Any) -> Params:
+def abstract(module: Callable[..., nnx.Module], config: Any) -> Params:
     """The same dict with `jax.ShapeDtypeStruct` leaves; allocates nothing, whatever the size."""
     return nnx.to_pure_dict(_abstract(module, config)[1])
 
 
-def logical_axes(module: type[nnx.Module], config: Any) -> Params:
+def logical_axes(module: Callable[..., nnx.Module], config: Any) -> Params:
     """The same dict with each leaf's tuple of axis names; stacked blocks have a leading `layers`."""
     state = _abstract(module, config)[1]
 
@@ -62,7 +62,7 @@ class _Axes(tuple):
     """A tuple that JAX's tree functions take for a leaf only under `is_leaf`."""
 
 
-def bind[M: nnx.Module](module: type[M], config: Any, params: Params) -> M:
+def bind[M: nnx.Module](module: Callable[..., M], config: Any, params: Params) -> M:
     """The module holding these parameters, for calling it; costs nothing inside `jax.jit`."""
     graphdef, state = _abstract(module, config)
     state = jax.tree.map(lambda x: x, state)  # a copy: replacing values must not touch the cached one

@@ -59,7 +59,7 @@ def embed(params: Params, cfg: TextConfig, tokenizer: Tokenizer, captions: list[
     """Features of captions, zero beyond each one's end; N is `cfg.length`.
 
     Args:
-      params: of `umt5.UMT5`.
+      params: of `umt5.text_encoder`.
       captions: normalized here; `UNCONDITIONAL` is allowed (`clean` is for what a person typed).
     """
     ids, mask = tokenizer([normalize(caption) for caption in captions], cfg.length)

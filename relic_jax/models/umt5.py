@@ -22,7 +22,9 @@ from relic_jax.models.module import Params, bind, param, stack
 class Linear(nnx.Module):
     """y = x W, the product in the kernel's dtype with float32 accumulation (as `layers.Linear`; T5 has no biases)."""
 
-    def __init__(self, features_in: int, features_out: int, axes: tuple[str, str], *, variance: float, rngs: nnx.Rngs):
+    def __init__(
+        self, features_in: int, features_out: int, axes: tuple[str | None, str], *, variance: float, rngs: nnx.Rngs
+    ):
         init = nnx.initializers.normal(variance**0.5)
         self.kernel = param(rngs, (features_in, features_out), axes, init)
 
@@ -110,16 +112,31 @@ class UMT5(nnx.Module):
         return jnp.where(mask[:, :, None], self.norm(x), 0.0)
 
 
+class OneHot(nnx.Module):
+    """No encoder: an id's own axis, without parameters. The transformer learns what it means (`dit.text_layers`)."""
+
+    def __init__(self, cfg: TextConfig, *, rngs: nnx.Rngs):
+        self.vocab = cfg.vocab
+
+    def __call__(self, ids: Int[Array, "B N"], mask: Bool[Array, "B N"]) -> Float[Array, "B N V"]:
+        return jax.nn.one_hot(ids, self.vocab) * mask[:, :, None]
+
+
+def text_encoder(cfg: TextConfig, *, rngs: nnx.Rngs) -> UMT5 | OneHot:
+    """The encoder of a configuration."""
+    return UMT5(cfg, rngs=rngs) if cfg.layers else OneHot(cfg, rngs=rngs)
+
+
 @functools.partial(jax.jit, static_argnames="cfg")
 def encode(params: Params, cfg: TextConfig, ids: Int[Array, "B N"], mask: Bool[Array, "B N"]) -> Float[Array, "B N D"]:
     """Text features (float32), exactly zero at padding, as Wan feeds them to the transformer.
 
     Args:
-      params: of `UMT5`.
+      params: of `text_encoder`.
       ids: token ids, padded on the right (`tokenizer.Tokenizer`).
       mask: true at tokens, false at padding.
     """
-    return bind(UMT5, cfg, params)(ids, mask)
+    return bind(text_encoder, cfg, params)(ids, mask)
 
 
 def relative_position_bucket(length: int, buckets: int, max_distance: int) -> Int[np.ndarray, "Q N"]:

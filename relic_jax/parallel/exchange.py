@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from relic_jax.errors import InputError
 from relic_jax.ops.attention import attention
@@ -122,15 +122,24 @@ class Tokens:
         return jax.lax.all_to_all(x, "seq", split_axis=1, concat_axis=2, tiled=True)
 
 
-def cross_attention(q: Heads, k: Float[Array, "B M K d"], v: Float[Array, "B M K d"]) -> Heads:
-    """Attention of divided tokens to a context that every device has: nothing is exchanged."""
+def cross_attention(
+    q: Heads, k: Float[Array, "B M K d"], v: Float[Array, "B M K d"], lengths: Int[Array, "B"] | None = None
+) -> Heads:
+    """Attention of divided tokens to a context that every device has, or its first `lengths`: nothing is exchanged."""
+    ranges = None
+    if lengths is not None:
+        none = jnp.zeros_like(lengths)
+        ranges = jnp.stack([none, lengths, none, none], axis=-1).reshape(-1, 2, 2)
     if current() is None:
-        return attention(q, k, v)[0]
-    tokens, whole = _spec(q, *_TOKENS), _spec(q, *_WHOLE)
+        return attention(q, k, v, kv_ranges=ranges)[0]
+    tokens, whole, samples = _spec(q, *_TOKENS), _spec(q, *_WHOLE), _spec(q, _TOKENS[0])
     local = jax.shard_map(
-        lambda q, k, v: attention(q, k, v)[0], in_specs=(tokens, whole, whole), out_specs=tokens, check_vma=False
+        lambda q, k, v, ranges: attention(q, k, v, kv_ranges=ranges)[0],
+        in_specs=(tokens, whole, whole, samples),
+        out_specs=tokens,
+        check_vma=False,
     )
-    return local(q, k, v)
+    return local(q, k, v, ranges)
 
 
 def _pattern_specs(pattern: Any, samples: PartitionSpec) -> list[PartitionSpec]:

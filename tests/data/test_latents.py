@@ -10,7 +10,7 @@ from relic_jax.config import DiTConfig, RelicConfig, TextConfig, VAEConfig, Vide
 from relic_jax.data import augment, builder, latents, loader, shards, workers
 from relic_jax.errors import InputError
 from relic_jax.models import module, text, tokenizer, vae
-from relic_jax.models.umt5 import UMT5
+from relic_jax.models.umt5 import text_encoder
 
 CFG = RelicConfig(
     video=VideoConfig(height=16, width=32),
@@ -27,7 +27,7 @@ RECIPE = builder.Recipe(frames=13, height=16, width=32, seed=0)
 @pytest.fixture(scope="module")
 def params() -> module.Params:
     rng = np.random.default_rng(0)
-    expected = {"vae": module.abstract(vae.VAE, CFG.vae), "text": module.abstract(UMT5, CFG.text)}
+    expected = {"vae": module.abstract(vae.VAE, CFG.vae), "text": module.abstract(text_encoder, CFG.text)}
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.2, leaf.shape), leaf.dtype), expected)
 
 

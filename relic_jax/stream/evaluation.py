@@ -81,7 +81,7 @@ def compressed(
 ) -> tuple[Array, Array]:
     """Keys and values [Z B P K d] with which a block that leaves the window enters memory."""
     lay = layout(cfg)
-    if cfg.memory.mode == "full":  # nothing is pooled: a fresh evaluation would give the same keys
+    if cfg.memory.mode == "full":  # nothing is pooled: within the horizon a fresh evaluation would give the same keys
         return memory.read_window(state.cache, lay, block)
     if cfg.memory.compress == "kv":
         return memory.read_pending(state.cache, lay, block)

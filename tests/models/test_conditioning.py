@@ -37,7 +37,7 @@ def randomized(kind, cfg):
 
 def test_words_without_an_encoder_are_one_hot_and_padding_is_zero():
     given = np.asarray(states())
-    lengths = np.asarray(text_lengths(given))
+    lengths = np.asarray(text_lengths(jnp.asarray(given)))
     for row, length in zip(given, lengths, strict=True):
         assert (row[:length].sum(-1) == 1).all() and row[:length].max(-1).min() == 1
         assert not row[length:].any()

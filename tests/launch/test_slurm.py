@@ -67,6 +67,8 @@ def test_two_tasks_are_stopped_requeued_and_go_on(slurm, tmp_path):
     # Step 1 is written before its samples are made, and making those takes longer than the signal.
     wait_for(lambda: lines.exists() and '"loss"' in lines.read_text(), log)
     assert slurm.run("scancel", "--signal=TERM", job).returncode == 0
+    wait_for(lambda: slurm.show(job)["JobState"] == "PENDING", log)
+    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm lets requeued jobs wait two minutes
     wait_for(lambda: slurm.show(job)["JobState"] in ("COMPLETED", "FAILED"), log)
     said, state = log.read_text(), slurm.show(job)
     assert (state["JobState"], state["Restarts"], state["ExitCode"]) == ("COMPLETED", "1", "0:0"), said

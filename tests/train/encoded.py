@@ -85,11 +85,17 @@ def write(folder: Path, cfg: RelicConfig, length: int, clips: int = 4) -> None:
     weights.save_safetensors(str(folder / "student.safetensors"), random_params(DiT, cfg.dit))
 
 
-def resumes_exactly(cfg, folder: Path) -> Path:
-    """Trains `cfg`, then goes on from its middle checkpoint: equal to the bit. Returns the first run's folder."""
-    straight, resumed = folder / "straight", folder / "resumed"
+def trains(cfg, folder: Path) -> Path:
+    """Trains `cfg`. Returns the run's folder."""
+    straight = folder / "straight"
     straight.mkdir()
     loop.train(run.make(cfg), straight)
+    return straight
+
+
+def resumes_exactly(cfg, folder: Path) -> Path:
+    """Trains `cfg`, then goes on from its middle checkpoint: equal to the bit. Returns the first run's folder."""
+    straight, resumed = trains(cfg, folder), folder / "resumed"
     shutil.copytree(straight, resumed)
     shutil.rmtree(resumed / "checkpoints" / str(cfg.steps))
     loop.train(run.make(cfg), resumed)

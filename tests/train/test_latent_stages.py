@@ -80,9 +80,16 @@ def config(data, name, **changed):
     )
 
 
-@pytest.mark.parametrize("name", ["teacher", "causal"])
-def test_trains_and_resumes_exactly(data, name, tmp_path):
-    straight = encoded.resumes_exactly(config(data, name), tmp_path)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("teacher", encoded.resumes_exactly),
+        ("causal", encoded.trains),  # its state and its batches are the teacher's
+        pytest.param("causal", encoded.resumes_exactly, marks=pytest.mark.slow),
+    ],
+)
+def test_trains_and_resumes_exactly(data, name, way, tmp_path):
+    straight = way(config(data, name), tmp_path)
     rows = metrics.read(straight)
     assert {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
     assert list((straight / "samples").glob("*.png"))

@@ -64,9 +64,16 @@ def config(folder, **changed):
     )
 
 
-@pytest.mark.parametrize("compress", ["latent", pytest.param("kv", marks=pytest.mark.slow)])
-def test_trains_and_resumes_exactly(data, compress, tmp_path):
-    straight = encoded.resumes_exactly(config(data, model=encoded.model(compress=compress)), tmp_path)
+@pytest.mark.parametrize(
+    ("compress", "way"),
+    [
+        ("latent", encoded.trains),  # it goes on as `test_latent_stages` tries it
+        pytest.param("latent", encoded.resumes_exactly, marks=pytest.mark.slow),
+        pytest.param("kv", encoded.resumes_exactly, marks=pytest.mark.slow),
+    ],
+)
+def test_trains_and_resumes_exactly(data, compress, way, tmp_path):
+    straight = way(config(data, model=encoded.model(compress=compress)), tmp_path)
     rows = metrics.read(straight)
     assert {"loss", "loss_last_block"} <= rows[0].keys() and {"val_psnr_db", "val_gain_db"} <= rows[-1].keys()
 

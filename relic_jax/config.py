@@ -86,7 +86,7 @@ class DiTConfig:
     def __post_init__(self) -> None:
         sizes(self, "dit", "dim", "ffn_dim", "heads", "layers", "latent_channels", "patch", "freq_dim")
         sizes(self, "dit", "text_len", "text_dim", "text_width", "cond_dim")
-        at_least(self, "dit", 0, "text_layers")
+        sizes(self, "dit", "text_layers", least=0)
         above(self, "dit", 0, "eps", "rope_theta")
         require(self.dim % self.heads == 0, f"dit.dim={self.dim} is not a multiple of dit.heads={self.heads}")
         require(self.head_dim % 2 == 0, f"dit.dim / dit.heads = {self.head_dim} must be even for RoPE")
@@ -130,7 +130,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         sizes(self, "text", "vocab", "dim", "attention_dim", "ffn_dim", "heads", "buckets", "max_distance", "length")
-        at_least(self, "text", 0, "layers")
+        sizes(self, "text", "layers", least=0)
         require(
             self.layers > 0 or self.dim == self.vocab,
             f"text.dim={self.dim} differs from text.vocab={self.vocab}: without text.layers words are one-hot vectors",

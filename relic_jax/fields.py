@@ -52,14 +52,14 @@ def within(owner: Any, name: str, low: int | float, high: int | float, *fields: 
 LARGEST = 2**20  # of a size: checked before anything of it is made
 
 
-def sizes(owner: Any, name: str, *fields: str) -> None:
-    """These fields, or all their entries, count something that is made: whole, from 1 to LARGEST."""
+def sizes(owner: Any, name: str, *fields: str, least: int = 1) -> None:
+    """These fields, or all their entries, count something that is made: whole, from `least` to LARGEST."""
     for field in fields:
         value = getattr(owner, field)
         for size in value if isinstance(value, tuple) else (value,):
             require(
-                isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= LARGEST,
-                f"{name}.{field}={value!r} must lie between 1 and {LARGEST}",
+                isinstance(size, int) and not isinstance(size, bool) and least <= size <= LARGEST,
+                f"{name}.{field}={value!r} must lie between {least} and {LARGEST}",
             )
 
 

@@ -76,6 +76,7 @@ def test_one_block_matches_diffusers(pair):
         jnp.asarray(x),
         jnp.asarray(np.repeat(modulation[:, None], 2, 1)),
         jnp.asarray(text),
+        None,
         zero,
         zero,
         lambda a: jnp.repeat(a, 12, axis=1),

@@ -70,3 +70,15 @@ def test_psnr_of_bytes_and_floats_agrees():
     floats = pixels.to_float(BYTES), pixels.to_float(other)
     np.testing.assert_allclose(pixels.psnr(*floats), pixels.psnr(BYTES, other), rtol=1e-5)
     np.testing.assert_allclose(jax.jit(pixels.psnr)(*floats), pixels.psnr(BYTES, other), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("color", "expected"),  # published values of CIE Lab under D65
+    [
+        ((1.0, 0.0, 0.0), (53.24, 80.09, 67.20)),
+        ((0.0, 0.0, 1.0), (32.30, 79.19, -107.86)),
+        ((1.0, 1.0, 1.0), (100.0, 0.0, 0.0)),
+    ],
+)
+def test_lab(color, expected):
+    assert pixels.lab(np.array(color)) == pytest.approx(expected, abs=0.1)

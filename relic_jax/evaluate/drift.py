@@ -24,12 +24,12 @@ Frames = UInt8[np.ndarray, "T H W 3"]
 Numbers = Float[np.ndarray, " T"]
 
 LEAD_SECONDS = 10
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def brightness(frames: Frames) -> Numbers:
     """Mean luma, 0 to 255."""
-    return (frames @ _LUMA).mean((1, 2))
+    return (frames @ LUMA).mean((1, 2))
 
 
 def saturation(frames: Frames) -> Numbers:
@@ -39,7 +39,7 @@ def saturation(frames: Frames) -> Numbers:
 
 def sharpness(frames: Frames) -> Numbers:
     """Mean step of the luma from a pixel to the next, across and down, 0 to 255."""
-    luma = frames @ _LUMA
+    luma = frames @ LUMA
     return (np.abs(np.diff(luma, axis=1)).mean((1, 2)) + np.abs(np.diff(luma, axis=2)).mean((1, 2))) / 2
 
 

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from relic_jax import pixels, rng
 from relic_jax.camera import actions as camera_actions
 from relic_jax.config import RelicConfig
-from relic_jax.data import captions, walks, world
+from relic_jax.data import walks, worlds
 from relic_jax.data.clip import from_poses
 from relic_jax.evaluate import generate
 from relic_jax.evaluate.quality import ssim
@@ -59,29 +59,29 @@ class Scenes:
     actions: Float[np.ndarray, "N T 13"]
     captions: list[str]
     ways: list[str]
+    things: list[Bool[np.ndarray, "n H W"]]  # where the first frame, and the returned view, show each thing
 
 
-def scenes(cfg: RelicConfig, count: int, seed: int, ways: tuple[str, ...] = PLAIN) -> Iterator[Scenes]:
+def scenes(
+    cfg: RelicConfig, count: int, seed: int, ways: tuple[str, ...] = PLAIN, world: str = worlds.DEFAULT
+) -> Iterator[Scenes]:
     """One scene at a time, of the seeds `seed`, `seed` + 1, ..., taking the `ways` in turn."""
-    block = cfg.stream.block
-    whole = -(-cfg.vae.latents_of(2 * OUT_FRAMES + 1) // block) * block
-    for i in range(count):
-        way = ways[i % len(ways)]
-        scene, words = world.build_scene(seed + i)
-        path = out_and_back(scene, way, np.random.default_rng([seed + i, 2]))
+    block, size = cfg.stream.block, {"height": cfg.video.height, "width": cfg.video.width}
+    whole, of = -(-cfg.vae.latents_of(2 * OUT_FRAMES + 1) // block) * block, worlds.WORLDS[world]
+    for number in range(seed, seed + count):
+        way, scene = ways[(number - seed) % len(ways)], of.build(number)
+        path = out_and_back(scene, way, np.random.default_rng([number, 2]))
         order = np.minimum(np.arange(cfg.vae.frames_of(whole)), 2 * OUT_FRAMES)
         rotations, positions = path.rotations[order], path.positions[order]
-        video = world.render(
-            scene,
-            rotations.astype(np.float32),
-            positions.astype(np.float32),
-            height=cfg.video.height,
-            width=cfg.video.width,
+        video = of.render(scene, rotations, positions, **size)
+        caption = of.caption(scene, number, rotations[0], positions[0])
+        clip = from_poses(video, rotations, positions, caption=caption, seed=number)
+        things = (
+            of.things(scene, rotations[0], positions[0], **size)
+            if of.things
+            else np.zeros((0, *video.shape[1:3]), bool)
         )
-        clip = from_poses(
-            np.asarray(video), rotations, positions, caption=captions.caption(words, seed + i), seed=seed + i
-        )
-        yield Scenes(clip.video[None], clip.actions[None], [clip.caption], [way])
+        yield Scenes(clip.video[None], clip.actions[None], [clip.caption], [way], [things])
 
 
 def join(parts: list[Scenes]) -> Scenes:
@@ -91,6 +91,7 @@ def join(parts: list[Scenes]) -> Scenes:
         np.concatenate([p.actions for p in parts]),
         [caption for p in parts for caption in p.captions],
         [way for p in parts for way in p.ways],
+        [masks for p in parts for masks in p.things],
     )
 
 
@@ -140,6 +141,20 @@ def scores(
         result[f"psnr_db.{view}"] = np.asarray(psnr(made[:, frames], truth[:, frames])).mean(1)
         result[f"ssim.{view}"] = np.asarray(ssim(made[:, frames], truth[:, frames])).mean(1)
     return result
+
+
+def recognised(truth: UInt8[np.ndarray, "N T H W 3"], made: UInt8[np.ndarray, "N T H W 3"]) -> Bool[np.ndarray, " N"]:
+    """Whether the returned view is nearer to its own truth than to that of any other scene, in means of cells."""
+    ours, theirs = (_cells(video[:, VIEWS["returned"]].mean(1)) for video in (made, truth))
+    distance = ((ours[:, None] - theirs[None]) ** 2).mean((2, 3, 4))
+    return distance.argmin(1) == np.arange(len(truth))
+
+
+def _cells(frames: Float[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N h w 3"]:
+    side = 8
+    count, height, width, _ = frames.shape
+    cut = frames[:, : height // side * side, : width // side * side]
+    return cut.reshape(count, height // side, side, width // side, side, 3).mean((2, 4))
 
 
 def interval(values: Float[np.ndarray, " N"], seed: int = 0, draws: int = 2000) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from relic_jax import pixels, rng
 from relic_jax.camera import actions as camera_actions
 from relic_jax.config import RelicConfig
-from relic_jax.data import builder
+from relic_jax.data import builder, worlds
 from relic_jax.evaluate import generate
 from relic_jax.models import text
 from relic_jax.models.bundle import Bundle
@@ -27,26 +27,42 @@ from relic_jax.pixels import psnr
 
 MEASURED = slice(1, 33)  # the two seconds after the picture
 LATER = slice(16, 33)
+SECONDS = {"1s": slice(1, 17), "2s": slice(17, 33)}
+SEEN_AT_LEAST = 0.05  # of a second's pixels the picture must show, for a scene to count there
 MOVES_BELOW_DB = 25.0  # a clip really moves when repeating its first frame stays below this
+_EXACT = 1e-2  # mean squared error of a video that is met exactly: 68 dB
 VARIANTS = ("right", "mirrored", "right_no_pose", "mirrored_no_pose")
 
 
 @dataclasses.dataclass(frozen=True)
 class Scenes:
-    """Held-out clips."""
+    """Held-out clips.
+
+    Fields:
+      seen: the pixels of the frames up to the end of `MEASURED` that the picture shows too; None where the world
+        can't tell.
+    """
 
     video: UInt8[np.ndarray, "N T H W 3"]
     actions: Float[np.ndarray, "N T 13"]
     captions: list[str]
+    seen: Bool[np.ndarray, "N t H W"] | None = None
 
 
-def scenes(cfg: RelicConfig, count: int, seed: int, frames: int = MEASURED.stop) -> Iterator[tuple[int, Scenes]]:
+def scenes(
+    cfg: RelicConfig, count: int, seed: int, frames: int = MEASURED.stop, world: str = worlds.DEFAULT
+) -> Iterator[tuple[int, Scenes]]:
     """One clip of at least `frames` at a time, of the scenes `seed`, `seed` + 1, ...; as long as whole blocks need."""
-    block = cfg.stream.block
+    block, size = cfg.stream.block, {"height": cfg.video.height, "width": cfg.video.width}
     latents = -(-cfg.vae.latents_of(frames) // block) * block
+    of = worlds.WORLDS[world]
     for i in range(count):
-        clip = builder.world_clip(seed + i, cfg.vae.frames_of(latents), cfg.video.height, cfg.video.width)
-        yield i, Scenes(clip.video[None], clip.actions[None], [clip.caption])
+        clip = builder.world_clip(seed + i, cfg.vae.frames_of(latents), *size.values(), world=world)
+        seen = None
+        if of.seen is not None:
+            rotations, positions = (x[: MEASURED.stop] for x in clip.absolute())
+            seen = of.seen(of.build(seed + i), rotations, positions, **size)[None]
+        yield i, Scenes(clip.video[None], clip.actions[None], [clip.caption], seen)
 
 
 def join(parts: list[Scenes]) -> Scenes:
@@ -55,6 +71,7 @@ def join(parts: list[Scenes]) -> Scenes:
         np.concatenate([p.video for p in parts]),
         np.concatenate([p.actions for p in parts]),
         [caption for p in parts for caption in p.captions],
+        None if parts[0].seen is None else np.concatenate([p.seen for p in parts if p.seen is not None]),
     )
 
 
@@ -87,6 +104,22 @@ def scores(
         frames = np.asarray(psnr(video, truth))
         result[f"{name}_db"] = frames[:, MEASURED].mean(1)
         result[f"{name}_later_db"] = frames[:, LATER].mean(1)
+    return result
+
+
+def seen_psnr(
+    truth: UInt8[np.ndarray, "N T H W 3"], made: UInt8[np.ndarray, "N T H W 3"], seen: Bool[np.ndarray, "N t H W"]
+) -> dict[str, float]:
+    """PSNR of the pixels that the picture shows, by `SECONDS`: mean over the scenes where there are enough of them.
+
+    What isn't in the picture a model can only guess; here nothing excuses it.
+    """
+    result = {}
+    for name, frames in SECONDS.items():
+        error = ((made[:, frames].astype(np.float32) - truth[:, frames]) ** 2).mean(-1)
+        shown = seen[:, frames]
+        of = [e[s].mean() for e, s in zip(error, shown, strict=True) if s.mean() >= SEEN_AT_LEAST]
+        result[name] = float(np.mean([10 * np.log10(255**2 / max(mse, _EXACT)) for mse in of])) if of else float("nan")
     return result
 
 

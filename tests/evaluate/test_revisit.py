@@ -5,7 +5,7 @@ import pytest
 
 from relic_jax.config import MemoryConfig
 from relic_jax.data import world
-from relic_jax.evaluate import revisit
+from relic_jax.evaluate import revisit, things
 from tests.small import SMALLEST
 
 TURN, END = revisit.OUT_FRAMES, 2 * revisit.OUT_FRAMES
@@ -58,3 +58,12 @@ def test_scenes_come_back_to_the_view_they_began_with():
     assert scenes.video.shape == (2, 141, 32, 48, 3) and scenes.actions.shape == (2, 141, 13)
     np.testing.assert_array_equal(scenes.video[:, 0], scenes.video[:, END])
     assert (scenes.video[:, TURN].astype(int) - scenes.video[:, 0]).std(axis=(1, 2, 3)).min() > 10
+
+
+def test_houses_say_where_their_things_are_and_the_truth_keeps_them():
+    scenes = revisit.join(list(revisit.scenes(SMALLEST, 3, 900_000_000, ("pan",), world="house")))
+    assert any(len(masks) for masks in scenes.things) and all(m.shape[1:] == (32, 48) for m in scenes.things)
+    returned = scenes.video[:, revisit.VIEWS["returned"]]
+    assert things.kept(returned, returned, scenes.things).mean() > 0.9
+    assert revisit.recognised(scenes.video, scenes.video).all()
+    assert not revisit.recognised(scenes.video, np.roll(scenes.video, 1, axis=0)).any()

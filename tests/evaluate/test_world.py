@@ -44,3 +44,24 @@ def test_truth_and_all_variants_of_held_out_scenes():
     assert (made["right"] != made["mirrored"]).any()
     figures = world.summary(world.scores(scenes.video, made))
     assert figures["scenes"] == 2 and 0 <= figures["right_closer_fraction"] <= 1
+
+
+def test_what_the_picture_shows_is_measured_alone():
+    truth = np.full((2, 45, 8, 8, 3), 100, np.uint8)
+    made, seen = truth.copy(), np.zeros((2, 33, 8, 8), bool)
+    seen[0, :, :4] = True  # of the second scene the picture shows nothing
+    made[:, :17, :4] = 110
+    made[:, 17:, :4] = 120
+    made[:, :, 4:] = 255  # what isn't seen
+    got = world.seen_psnr(truth, made, seen)
+    assert got == pytest.approx({"1s": 10 * np.log10(255**2 / 100), "2s": 10 * np.log10(255**2 / 400)}, rel=1e-5)
+    assert np.isnan(world.seen_psnr(truth, made, np.zeros_like(seen))["1s"])
+
+
+def test_houses_know_what_their_pictures_show():
+    scenes = world.join([part for _, part in world.scenes(SMALLEST, 2, seed=900_000_000, world="house")])
+    assert scenes.seen is not None and scenes.seen.shape == (2, 33, 32, 48)
+    assert scenes.seen[:, 0].mean() > 0.99  # the picture shows itself
+    still = np.broadcast_to(scenes.video[:, :1], scenes.video.shape)
+    assert world.seen_psnr(scenes.video, still, scenes.seen)["1s"] < 40
+    assert next(iter(world.scenes(SMALLEST, 1, seed=900_000_000)))[1].seen is None

@@ -21,7 +21,7 @@ CLAUSES = ("room", "behind", "left", "right", "next", "ahead")  # by importance:
 _SAID = {"ahead": "ahead", "left": "left", "right": "right", "behind": "behind you"}
 _MOST = {"ahead": 2, "left": 1, "right": 1, "behind": 2}
 _LOW = (32, 48)  # pixels of the id maps
-_SMALLEST = 0.008  # share of a view that a thing must cover to be named
+SMALLEST = 0.008  # share of a view that a thing must cover to be named
 _EMPTY, _SHORT = 0.12, 0.28  # shares of the captions
 
 
@@ -56,9 +56,9 @@ def look_around(house: House, rotation: Float[np.ndarray, "3 3"], position: Floa
             continue
         most = int(share[1:, i].argmax())
         if share[0, i] > 0:
-            if share[0, i] >= _SMALLEST:
+            if share[0, i] >= SMALLEST:
                 things["ahead"].append((share[0, i], i))
-        elif most and share[1 + most, i] >= _SMALLEST:
+        elif most and share[1 + most, i] >= SMALLEST:
             things[list(DIRECTIONS)[most]].append((share[1 + most, i], i))
     ordered = {name: tuple(i for _, i in sorted(found, reverse=True)) for name, found in things.items()}
     return Surroundings(room, ordered, tuple(house.plan.neighbours(room)))

@@ -10,6 +10,8 @@ import itertools
 import numpy as np
 from jaxtyping import Float
 
+from relic_jax.pixels import lab
+
 Vector = Float[np.ndarray, "3"]
 
 COLORS: dict[str, tuple[float, float, float]] = {
@@ -87,19 +89,9 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def lab(color: tuple[float, float, float] | Vector) -> Vector:
-    """CIE L*a*b* (D65) of an sRGB colour in [0, 1]."""
-    c = np.asarray(color, np.float64)
-    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
-    xyz = to_xyz @ linear / to_xyz.sum(1)
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), (903.3 * xyz + 16) / 116)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
 def distance(one: str, other: str) -> float:
     """CIE76 colour difference of two named colours."""
-    return float(np.linalg.norm(lab(COLORS[one]) - lab(COLORS[other])))
+    return float(np.linalg.norm(lab(np.array(COLORS[one])) - lab(np.array(COLORS[other]))))
 
 
 def smallest_distance() -> float:

@@ -9,6 +9,7 @@ import pytest
 from relic_jax.camera import poses
 from relic_jax.data import walks
 from relic_jax.data.house import cast, geometry, library, plan, render, scene, truth
+from relic_jax.pixels import lab
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -68,7 +69,7 @@ def test_a_thing_is_nearest_to_the_colour_of_its_name(color):
     pixels = look(house, np.eye(3), HERE)[mask] / 255
     lit = pixels[pixels.sum(1) >= np.quantile(pixels.sum(1), 0.2)]
     middle = np.median(lit, 0)
-    distance = {c: np.linalg.norm(library.lab(library.COLORS[c]) - library.lab(middle)) for c in library.COLORS}
+    distance = {c: np.linalg.norm(lab(np.array(library.COLORS[c])) - lab(middle)) for c in library.COLORS}
     assert color in sorted(distance, key=distance.__getitem__)[:2]
 
 

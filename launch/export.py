@@ -6,10 +6,13 @@
         --out=relic_jax/assets/tiny --dtype=bfloat16
 
     python -m launch.export curves --runs=runs/tiny_vae,runs/tiny_teacher --out=curves.png
+    python -m launch.export compact --workdir=runs/tiny_teacher_5s --out=DIR
+    python -m launch.export workdir --compact=DIR --out=runs/tiny_teacher_5s
 
 `weights` writes the moving average of one run to a file. `bundle` makes the folder that `launch.generate` and
 `Session.open` take; --dit, --vae and --text are workdirs or safetensors files. `curves` draws how runs went, one panel
-each: the loss, and what was measured on held-out clips.
+each: the loss, and what was measured on held-out clips. `compact` writes a run's newest checkpoint to files of 15 MB at
+most, and `workdir` makes of them a workdir in which `launch.train` goes on.
 """
 
 from __future__ import annotations
@@ -28,20 +31,24 @@ from relic_jax.config import RelicConfig
 from relic_jax.errors import InputError
 from relic_jax.models import bundle as bundles
 from relic_jax.models import module, tokenizer, weights
-from relic_jax.train import checkpoint, metrics
+from relic_jax.train import checkpoint, compact, metrics
 
 _PANELS = 5  # of `curves` in a row
 _OUT = flags.DEFINE_string(
-    "out", None, "weights, curves: the file to write; bundle: the folder, which must be new", required=True
+    "out",
+    None,
+    "weights, curves: the file to write; bundle, compact: the folder, which must be new; workdir: the folder",
+    required=True,
 )
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "stored dtype")
-_WORKDIR = flags.DEFINE_string("workdir", None, "weights: a training run's folder")
+_WORKDIR = flags.DEFINE_string("workdir", None, "weights, compact: a training run's folder")
 _PARTS = {
     part: flags.DEFINE_string(part, None, f"bundle: workdir or safetensors file of the {what}")
     for part, what in (("dit", "transformer"), ("vae", "VAE"), ("text", "text encoder"))
 }
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "bundle: tokenizer.json")
 _RUNS = flags.DEFINE_list("runs", [], "curves: training runs' folders, in the order of the panels")
+_COMPACT = flags.DEFINE_string("compact", None, "workdir: the folder that `compact` wrote")
 _CARD = flags.DEFINE_string("card", None, "bundle: the model card, Markdown")
 
 
@@ -118,7 +125,29 @@ def _draw(panel: Any, title: str, rows: list[dict[str, int | float]]) -> None:
         other.set_ylabel(f"{name} ({held_out[-1][name]:.2f})", color="tab:blue")
 
 
-COMMANDS = {"weights": write_weights, "bundle": write_bundle, "curves": draw_curves}
+def write_compact(argv: Sequence[str]) -> None:
+    """A run's newest checkpoint, small."""
+    del argv
+    out = Path(_OUT.value)
+    step = compact.write(Path(cli.needed(_WORKDIR)), out)
+    sizes = [file.stat().st_size for file in out.iterdir()]
+    print(f"{out}: step {step}, {sum(sizes) / 1e6:.1f} MB in {len(sizes)} files of at most {max(sizes) / 1e6:.1f} MB")
+
+
+def read_compact(argv: Sequence[str]) -> None:
+    """The workdir of a run that goes on from one."""
+    del argv
+    step = compact.read(Path(cli.needed(_COMPACT)), Path(_OUT.value))
+    print(f"{_OUT.value}: goes on from step {step}")
+
+
+COMMANDS = {
+    "weights": write_weights,
+    "bundle": write_bundle,
+    "curves": draw_curves,
+    "compact": write_compact,
+    "workdir": read_compact,
+}
 
 if __name__ == "__main__":
     cli.run_commands(COMMANDS, configured={"bundle": "configs/tiny.py"})

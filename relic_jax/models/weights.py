@@ -73,6 +73,21 @@ def load_safetensors(path: str | os.PathLike[str], expected: Params) -> Params:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
 
 
+def names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of a safetensors file's tensors.
+
+    Raises:
+      InputError: there is no such file or it is not safetensors.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist; expected a safetensors file")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return list(file.keys())
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+
+
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The text in a safetensors file's header.
 

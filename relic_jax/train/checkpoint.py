@@ -52,15 +52,15 @@ class Checkpoints:
     def __init__(self, workdir: Path, config: Any, keep: int, data: str = "") -> None:
         self._manager = _manager(workdir, max_to_keep=keep, enable_async_checkpointing=True)
         self._workdir, self._data = workdir, data
-        same_data = self.latest is not None and bool(data) and self._stored_data() == data
+        same_data = self.latest is not None and bool(data) and self.stored_data() == data
         _claim(workdir, config, started=self.latest, same_data=same_data)
-        if self.latest is not None and data and not same_data and self._stored_data():
+        if self.latest is not None and data and not same_data and self.stored_data():
             raise ConfigError(
                 f"{workdir} holds a run on other data than is in {config.data} now; put back what was there, or choose "
                 "another --workdir and start from its weights with --config.init_from"
             )
 
-    def _stored_data(self) -> str:
+    def stored_data(self) -> str:
         """The fingerprint that the newest checkpoint was written with; empty in those of earlier versions."""
         with self._reading():
             file = self._workdir / "checkpoints" / str(self.latest) / "data" / "metadata"

@@ -1,10 +1,13 @@
 """Augmented clips against the renderer's geometry and the action algebra."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from relic_jax.camera import actions as camera_actions
 from relic_jax.data import augment, builder
+from tests import reference
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,19 @@ def test_palindrome_turns_back_at_its_pivot_in_as_many_frames(clip, pivot, order
     np.testing.assert_allclose(made.actions[1 : pivot + 1], out, atol=1e-3)
     back = camera_actions.reversed_actions(out[2 * pivot - 16 :], made.unit)
     np.testing.assert_allclose(made.actions[pivot + 1 :, :12], back[: 16 - pivot, :12], atol=1e-3)
+
+
+def test_a_palindromes_actions_lead_home_and_a_change_of_sign_would_not(clip):
+    made = augment.palindrome(clip, 8)
+    model = SimpleNamespace(translation_unit=made.unit, rotation_unit=1.0)
+
+    def away(actions):
+        return np.linalg.norm(reference.walk(model, np.eye(3), np.zeros(3), actions)[-1][1])
+
+    actions = made.actions[1:].astype(np.float64)
+    assert away(actions[:8]) > 0.2 and away(actions) < 1e-4
+    opposite = [i ^ 1 for i in range(12)] + [12]  # each direction's stands beside it
+    assert away(np.concatenate([actions[:8], actions[7::-1][:, opposite]])) > 1e-3
 
 
 def test_pivots_are_uniform_in_the_second_half(clip):

@@ -1,5 +1,6 @@
 """The arithmetic of the action-following evaluation, and the whole of it on a model of random weights."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -65,3 +66,18 @@ def test_houses_know_what_their_pictures_show():
     still = np.broadcast_to(scenes.video[:, :1], scenes.video.shape)
     assert world.seen_psnr(scenes.video, still, scenes.seen)["1s"] < 40
     assert next(iter(world.scenes(SMALLEST, 1, seed=900_000_000)))[1].seen is None
+
+
+def test_poses_are_withheld_in_the_variants_that_say_so():
+    """And given in the others: a sampler that shows its conditions."""
+    scenes = world.join([part for _, part in world.scenes(SMALLEST, 1, seed=900_000_000)])
+    asked = []
+
+    def sampler(params, cfg, picture, given, key):
+        asked.append(float(given.pose_weight[0]))
+        return jnp.repeat(picture[:, None], given.actions.shape[1], axis=1)
+
+    world.videos(random_bundle(SMALLEST), scenes, 0, sampler)
+    assert dict(zip(world.VARIANTS, asked, strict=True)) == {
+        "right": 1.0, "mirrored": 1.0, "right_no_pose": 0.0, "mirrored_no_pose": 0.0
+    }  # fmt: skip

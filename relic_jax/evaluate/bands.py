@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from relic_jax.evaluate.drift import LUMA
 
-Frames = UInt8[np.ndarray, "T H W 3"]
+Frames = UInt8[np.ndarray, "_ H W 3"]  # as many as there are
 
 NAMES = ("low", "middle", "high")
 _EDGES = (1 / 64, 1 / 16, 1 / 6, 1 / 2)  # cycles a pixel; at 64 rows the lowest is one period a picture

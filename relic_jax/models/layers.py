@@ -7,8 +7,11 @@ same call makes a serving copy of the weights half as large.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
@@ -26,12 +29,12 @@ def product(x: Float[Array, "*batch D_in"], kernel: Float[Array, "D_in D_out"]) 
     return jnp.matmul(x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32)
 
 
-def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array, Any]]:
     narrow = x.astype(kernel.dtype)
-    return product(narrow, kernel), (narrow, kernel, jnp.zeros((), x.dtype))
+    return product(narrow, kernel), (narrow, kernel, np.zeros((), x.dtype))
 
 
-def _product_backward(saved: tuple[Array, Array, Array], given: Array) -> tuple[Array, Array]:
+def _product_backward(saved: tuple[Array, Array, Any], given: Array) -> tuple[Array, Array]:
     x, kernel, like = saved
     given, rows = given.astype(kernel.dtype), tuple(range(x.ndim - 1))
     of_x = jnp.matmul(given, kernel.T, preferred_element_type=jnp.float32)

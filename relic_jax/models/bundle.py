@@ -8,6 +8,7 @@ It is what training exports, what the converters write, and all that a session n
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from relic_jax.errors import InputError
 from relic_jax.models import tokenizer as tokenizers
 from relic_jax.models import weights
 from relic_jax.models.dit import DiT
+from relic_jax.models.layers import cast_kernels
 from relic_jax.models.module import Params, abstract
 from relic_jax.models.tokenizer import Tokenizer
 from relic_jax.models.umt5 import text_encoder
@@ -43,6 +45,13 @@ class Bundle:
     config: RelicConfig
     params: Params
     tokenizer: Tokenizer
+
+    @functools.cached_property
+    def serving(self) -> Params:
+        """The weights as a session uses them, of all but the text encoder: the transformer's matrices in the compute
+        precision. Made once for all sessions of the model."""
+        dtype = jnp.dtype(self.config.precision.compute)
+        return {"dit": cast_kernels(self.params["dit"], dtype), "vae": self.params["vae"]}
 
 
 def load(path: str | os.PathLike[str], cfg: RelicConfig | None = None) -> Bundle:

@@ -5,6 +5,7 @@ for frames in session.play("w-32,wl-48"):   # uint8 [n, H, W, 3], as blocks are 
     ...
 session.save("walk.safetensors")
 other = session.branch(seed=1)
+earlier = session.branch(blocks=2)
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,30 +24,18 @@ import safetensors
 import safetensors.flax
 from jaxtyping import Array, Float, UInt8
 
-from relic_jax import files, outside, picture, pixels, rng
+from relic_jax import files, outside, picture, rng
 from relic_jax.camera import actions as camera_actions
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig, VAEConfig, first_difference, from_config_dict
 from relic_jax.errors import InputError
+from relic_jax.memory.contents import Held, contents
 from relic_jax.models import bundle, text, vae
-from relic_jax.models.layers import cast_kernels
 from relic_jax.models.module import Params
-from relic_jax.stream import rollout
-
-_KEY = "state/key"  # the one leaf that is no plain array
-
-# One jitted function each for all sessions of a process: a second session of a config compiles nothing.
-_start = partial(jax.jit, static_argnames="cfg")(rollout.start)
-_step = partial(jax.jit, static_argnames="cfg", donate_argnames="state")(rollout.step)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Live:
-    """What changes from block to block: the transformer's state and the decoder's."""
-
-    state: rollout.State
-    decoder: vae.VAECache
+from relic_jax.stream import live as lives
+from relic_jax.stream import probe, rollout
+from relic_jax.stream.live import Live
+from relic_jax.stream.log import Branch, Describe, Log, Play
 
 
 class Session:
@@ -57,12 +45,16 @@ class Session:
       config: the model's, as it runs here.
       latents: float32 [L, h, w, C], all made so far, normalised; the first is the picture's.
       actions: float32 [4 L, 13], what conditioned them, a row a frame; the picture's four are static.
+      log: how it began and what was done since; `relic_jax.stream.again` makes the same frames from it.
     """
 
-    def __init__(self, model: bundle.Bundle, params: Params, live: _Live, latents: np.ndarray, actions: np.ndarray):
+    def __init__(
+        self, model: bundle.Bundle, params: Params, live: Live, latents: np.ndarray, actions: np.ndarray, log: Log
+    ):
         self.config = model.config
         self.latents = latents
         self.actions = actions
+        self.log = log
         self._model, self._params, self._live = model, params, live
 
     @classmethod
@@ -92,14 +84,25 @@ class Session:
         if image.shape != (*size, 3):
             raise InputError(f"image has shape {image.shape}, expected {(*size, 3)}, pixels in [-1, 1]")
         image = outside.array(image, "image", ("row", "column", "channel"), least=-1, most=1).astype(np.float32)
-        outside.seed(seed)
-        params = _serving(model)
         # Encoding runs in float32 whatever the compute precision: a bf16 latent 0 makes the whole walk drift.
-        latent = _encode(model.params["vae"], cfg.vae, jnp.asarray(image)[None])
-        words = text.embed(model.params["text"], cfg.text, model.tokenizer, [sentence])
-        live = _begin(cfg, latent, words, seed)
-        empty = np.zeros((0, *cfg.latent_size, cfg.vae.latent_channels), np.float32)
-        return cls(model, params, live, empty, np.zeros((0, 13), np.float32))
+        latent = _encode(model.params["vae"], cfg.vae, jnp.asarray(image)[None])[0]
+        return cls.begin(model, Log(np.asarray(latent), sentence, outside.seed(seed)))
+
+    @classmethod
+    def begin(cls, model: bundle.Bundle, log: Log) -> Session:
+        """A session that stands where that of the log began; nothing of what came then is done.
+
+        Raises:
+          InputError: the log's picture is of another model.
+        """
+        cfg, shape = model.config, (*model.config.latent_size, model.config.vae.latent_channels)
+        if log.picture.shape != shape:
+            raise InputError(f"the log's picture has shape {log.picture.shape}, the model's have {shape}")
+        words = text.embed(model.params["text"], cfg.text, model.tokenizer, [log.prompt])
+        live = lives.begin(cfg, jnp.asarray(log.picture)[None], words, log.seed)
+        begun = Log(log.picture, log.prompt, log.seed)
+        nothing = np.zeros((0, *shape), np.float32), np.zeros((0, 13), np.float32)
+        return cls(model, model.serving, live, *nothing, begun)
 
     @property
     def frames(self) -> int:
@@ -107,9 +110,21 @@ class Session:
         return max(len(self.actions) - rollout.FRAMES_PER_LATENT + 1, 0)
 
     @property
+    def blocks(self) -> int:
+        """Blocks made so far."""
+        return len(self.latents) // self.config.stream.block
+
+    @property
     def pose(self) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
         """World-to-camera rotation and camera centre of the last frame; the picture is the origin."""
         return np.asarray(self._live.state.rotation[0]), np.asarray(self._live.state.position[0])
+
+    @property
+    def poses(self) -> tuple[Float[np.ndarray, "N 3 3"], Float[np.ndarray, "N 3"]]:
+        """World-to-camera rotation and camera centre after each of `actions`."""
+        units = self.config.stream.translation_unit, self.config.stream.rotation_unit
+        rotations, positions = camera_actions.poses_from_actions(self.actions, *units)
+        return np.asarray(rotations), np.asarray(positions)
 
     def play(
         self, actions: str | Float[np.ndarray, "..."], speed: float = 1.0
@@ -135,23 +150,95 @@ class Session:
         size = self.config.stream.block * rollout.FRAMES_PER_LATENT
         actions = np.concatenate([actions, camera_actions.static_actions(-len(actions) % size)])
         for block in actions.reshape(-1, size, 13):
-            yield self._block(block)
+            yield self.together([self], [block])[0]
 
-    def _block(self, actions: Float[np.ndarray, "T 13"]) -> UInt8[np.ndarray, "N H W 3"]:
-        first = len(self.actions) == 0
-        state, latents = _step(self._params["dit"], self.config, self._live.state, jnp.asarray(actions)[None])
-        decoder, frames = _decode(self._params["vae"], self.config.vae, self._live.decoder, latents)
-        self._live = _Live(state, decoder)
-        self.latents = np.concatenate([self.latents, np.asarray(latents[0])])
-        self.actions = np.concatenate([self.actions, actions])
-        return np.asarray(frames[0])[rollout.FRAMES_PER_LATENT - 1 if first else 0 :]
+    @staticmethod
+    def together(
+        sessions: Sequence[Session], actions: Sequence[Float[np.ndarray, "T 13"]]
+    ) -> list[UInt8[np.ndarray, "N H W 3"]]:
+        """The next block of each of several sessions of one model, made in one step; they needn't be of one age.
 
-    def branch(self, seed: int | None = None) -> Session:
-        """A second session that goes on from here on its own; with the same noise, or another seed's."""
-        live = jax.tree.map(jnp.copy, self._live)  # `play` donates the state, so the two must not share it
-        if seed is not None:
-            live = dataclasses.replace(live, state=dataclasses.replace(live.state, key=rng.from_seed(seed)))
-        return Session(self._model, self._params, live, self.latents, self.actions)
+        Args:
+          actions: whole blocks, of `stream.block` latents of 4 frames; a session's first four belong to its picture.
+
+        Raises:
+          ValueError: the sessions are not of one model.
+        """
+        one = sessions[0]
+        if any(session._params is not one._params for session in sessions):
+            raise ValueError("sessions of one step have one model")
+        made = lives.advance(one._params, one.config, [session._live for session in sessions], list(actions))
+        shown = []
+        for row, (session, moved, (live, latents, frames)) in enumerate(zip(sessions, actions, made, strict=True)):
+            first = len(session.actions) == 0
+            session._live = live
+            session.latents = np.concatenate([session.latents, np.asarray(latents[0])])
+            session.actions = np.concatenate([session.actions, moved])
+            session.log = session.log.then(Play(moved, len(sessions), row))
+            shown.append(np.asarray(frames[0])[rollout.FRAMES_PER_LATENT - 1 if first else 0 :])
+        return shown
+
+    def describe(self, prompt: str) -> None:
+        """Another prompt from the next block on; what has been shown, and memory of it, stays.
+
+        Raises:
+          InputError: the prompt is empty.
+        """
+        sentence = text.clean(prompt)
+        state = dataclasses.replace(self._live.state, text=self._words(sentence))
+        self._live = dataclasses.replace(self._live, state=state)
+        self.log = self.log.then(Describe(sentence))
+
+    @property
+    def memory(self) -> list[Held]:
+        """The latents that the next block will see, oldest first, and how each is pooled."""
+        return contents(self.config, self.blocks)
+
+    def attended(self) -> Float[np.ndarray, " N"]:
+        """Which of `memory` the newest view attends to: a mass each, in sum 1 (`probe`). Costs an evaluation.
+
+        Raises:
+          InputError: nothing has been shown yet.
+        """
+        if not self.blocks:
+            raise InputError("a session that has shown nothing attends to nothing")
+        return probe.latent_mass(self._params["dit"], self.config, self._live.state)
+
+    def branch(self, seed: int | None = None, blocks: int | None = None) -> Session:
+        """A second session that goes on from here, or from an earlier block, on its own.
+
+        Args:
+          seed: other noise from there on; by default its own.
+          blocks: how many blocks of the past it keeps; by default all, and its state is a copy. From fewer, memory is
+            made again from the latents (`live.rebuilt`): equal up to rounding, 0.4 of the time that they took. The
+            prompt is the one of that time.
+
+        Raises:
+          InputError: there are not so many blocks, or the seed is none.
+        """
+        log = self.log.then(Branch(blocks, None if seed is None else outside.seed(seed)))
+        latents, actions = self.latents, self.actions
+        if blocks is None:
+            live = jax.tree.map(jnp.copy, self._live)  # `play` donates the state, so the two must not share it
+        else:
+            live, latents, actions = self._earlier(blocks, log.prompts())
+        key = self._live.state.key if seed is None else rng.from_seed(seed)
+        live = dataclasses.replace(live, state=dataclasses.replace(live.state, key=jnp.copy(key)))
+        return Session(self._model, self._params, live, latents, actions, log)
+
+    def _earlier(self, blocks: int, prompts: list[str]) -> tuple[Live, np.ndarray, np.ndarray]:
+        if not 0 <= blocks <= self.blocks:
+            raise InputError(f"a branch of {blocks} blocks: the session has {self.blocks}")
+        cfg, block = self.config, self.config.stream.block
+        latents, actions = self.latents[: blocks * block], self.actions[: blocks * block * rollout.FRAMES_PER_LATENT]
+        words = {prompt: self._words(prompt) for prompt in dict.fromkeys(prompts)}
+        begun = lives.begin(cfg, jnp.asarray(self.log.picture)[None], words[prompts[0]], 0)
+        live = lives.rebuilt(self._params, cfg, begun, latents, actions, [words[p] for p in prompts[:-1]])
+        state = dataclasses.replace(live.state, text=jnp.copy(words[prompts[-1]]))
+        return dataclasses.replace(live, state=state), latents, actions
+
+    def _words(self, sentence: str) -> Float[Array, "1 M Dt"]:
+        return text.embed(self._model.params["text"], self.config.text, self._model.tokenizer, [sentence])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything but the model, memory included: the loaded session goes on bit for bit.
@@ -159,11 +246,11 @@ class Session:
         Raises:
           InputError: the file can't be written.
         """
-        tensors = _leaves(self._live) | {"latents": jnp.asarray(self.latents), "actions": jnp.asarray(self.actions)}
-        metadata = {"config": json.dumps(dataclasses.asdict(self.config))}
+        made = {"latents": jnp.asarray(self.latents), "actions": jnp.asarray(self.actions)}
+        metadata = {"config": json.dumps(dataclasses.asdict(self.config)), "log": json.dumps(self.log.to_dict())}
         try:
             with files.replacing(path) as temporary:
-                safetensors.flax.save_file(tensors, temporary, metadata=metadata)
+                safetensors.flax.save_file(lives.to_tensors(self._live) | made, temporary, metadata=metadata)
         except OSError as error:
             raise InputError(f"{path} can't be written: {error}") from error
 
@@ -180,9 +267,11 @@ class Session:
             raise InputError(f"{path} does not exist; expected a file written by Session.save")
         try:
             with safetensors.safe_open(path, framework="flax") as file:
-                stored = from_config_dict(RelicConfig, json.loads(file.metadata()["config"]))
+                metadata = file.metadata() or {}
+                stored = from_config_dict(RelicConfig, json.loads(metadata["config"]))
+                log = json.loads(metadata.get("log", "null"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"{path} is not a file written by Session.save: {error}") from error
         difference = first_difference(stored, model.config)
         if difference is not None:
@@ -190,73 +279,32 @@ class Session:
             raise InputError(
                 f"{path} was made with {field}={was!r}, the model has {is_now!r}; expected the same config"
             )
-        params = _serving(model)
-        blank = _blank(model.config)
-        _check_stored(tensors, blank, str(path))
-        names, tree = _names(blank)
-        leaves = [jax.random.wrap_key_data(tensors[n]) if n == _KEY else tensors[n] for n in names]
-        return cls(
-            model,
-            params,
-            jax.tree.unflatten(tree, leaves),
-            np.asarray(tensors["latents"]),
-            np.asarray(tensors["actions"]),
-        )
+        _check_stored(tensors, model.config, str(path))
+        if log is None:
+            raise InputError(f"{path} has no log: it was written by another version of relic-jax")
+        log = Log.from_dict(log, str(path))
+        live = lives.from_tensors(model.config, tensors)
+        session = cls(model, model.serving, live, np.asarray(tensors["latents"]), np.asarray(tensors["actions"]), log)
+        if not len(log.prompts()) - 1 == session.blocks == int(live.state.block):
+            raise InputError(f"{path}: its log, latents and state are not of equally many blocks")
+        return session
 
 
-def _check_stored(tensors: dict[str, Array], blank: _Live, path: str) -> None:
+def _check_stored(tensors: dict[str, Array], cfg: RelicConfig, path: str) -> None:
     """What a file holds is what a session has: every array in its shape, and what is said of the walk finite."""
-    for name, leaf in _leaves(blank).items():
+    length = len(tensors["latents"]) if "latents" in tensors and tensors["latents"].ndim else 0
+    shapes = {name: leaf.shape for name, leaf in lives.to_tensors(lives.blank(cfg)).items()}
+    shapes["latents"] = (length, *cfg.latent_size, cfg.vae.latent_channels)
+    shapes["actions"] = (length * rollout.FRAMES_PER_LATENT, 13)
+    for name, shape in shapes.items():
         if name not in tensors:
             raise InputError(f"{path} has no {name}: it was written by another version of relic-jax")
-        if tensors[name].shape != leaf.shape:
-            raise InputError(f"{path}: {name} has shape {tensors[name].shape}, expected {leaf.shape}")
-    for name in ("latents", "actions"):
-        if name not in tensors:
-            raise InputError(f"{path} has no {name}: it was written by another version of relic-jax")
+        if tensors[name].shape != shape:
+            raise InputError(f"{path}: {name} has shape {tensors[name].shape}, expected {shape}")
     for name in ("latents", "actions", "state/rotation", "state/position"):
         outside.array(tensors[name], f"{path}: {name}")
-
-
-def _serving(model: bundle.Bundle) -> Params:
-    """The weights as `play` uses them: matrices in the compute precision."""
-    dtype = jnp.dtype(model.config.precision.compute)
-    return {"dit": cast_kernels(model.params["dit"], dtype), "vae": model.params["vae"]}
 
 
 @partial(jax.jit, static_argnums=1)
 def _encode(params: Params, cfg: VAEConfig, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
     return vae.encode_video(params, cfg, image[:, None])[:, 0]
-
-
-@partial(jax.jit, static_argnums=1, donate_argnums=2, compiler_options=vae.ONEDNN)
-def _decode(
-    params: Params, cfg: VAEConfig, cache: vae.VAECache, latents: Float[Array, "B L h w C"]
-) -> tuple[vae.VAECache, UInt8[Array, "B T H W 3"]]:
-    dtype = jax.tree.leaves(cache.history)[0].dtype
-    cache, frames = vae.decode(params, cfg, cache, latents.astype(dtype))
-    return cache, pixels.to_uint8(frames)
-
-
-def _names(live: _Live) -> tuple[list[str], Any]:
-    """The path of every leaf of a session, in the tree's order, and the tree."""
-    paths, tree = jax.tree.flatten_with_path(live)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths], tree
-
-
-def _leaves(live: _Live) -> dict[str, Array]:
-    """Every array of a session by its path."""
-    leaves = dict(zip(_names(live)[0], jax.tree.leaves(live), strict=True))
-    return leaves | {_KEY: jax.random.key_data(leaves[_KEY])}
-
-
-def _blank(cfg: RelicConfig) -> _Live:
-    """A session of nothing, for the structure of its tree."""
-    image = jnp.zeros((1, *cfg.latent_size, cfg.vae.latent_channels))
-    words = jnp.zeros((1, cfg.text.length, cfg.text.dim))
-    return _begin(cfg, image, words, 0)
-
-
-def _begin(cfg: RelicConfig, latent: Float[Array, "B h w C"], words: Float[Array, "B M Dt"], seed: int) -> _Live:
-    state = _start(cfg, latent, words, rng.from_seed(seed))
-    return _Live(state, vae.init_decode_cache(cfg.vae, 1, *cfg.latent_size, jnp.dtype(cfg.precision.compute)))

@@ -1,4 +1,4 @@
-# Two commands: `make demo` shows it, `make test` checks it. Both install what they need into .venv.
+# Three commands: `make play` and `make demo` show it, `make test` checks it. All install what they need into .venv.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 UV := uv==0.13.9
-EXTRAS := eval convert test
+EXTRAS := eval convert serve test
 
 # What `make demo` films: the bundled picture, a sentence, and the keys (key, dash, frames).
 PICTURE := relic_jax/assets/demo/room.png
@@ -18,7 +18,7 @@ ACTIONS := w-16,l-48,j-48,d-24,a-23
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_HTTP_TIMEOUT ?= 120
 
-.PHONY: help demo test test-slow lint format constraints clean
+.PHONY: help demo play test test-slow lint format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ demo: $(VENV)/.core  ## install, then make out/demo.mp4 and out/demo.png with th
 	@mkdir -p out
 	$(PY) -m launch.generate --config=configs/tiny.py --image="$(PICTURE)" --prompt="$(PROMPT)" \
 	    --actions="$(ACTIONS)" --seed=0 --out=out/demo.mp4 --sheet=out/demo.png --json=out/demo.json
+
+play: $(VENV)/.serve  ## install, then open the tiny world in a browser (Ctrl-C ends it)
+	$(PY) -m launch.serve --config=configs/tiny.py --open
 
 # Each worker of pytest keeps to one core (tests/conftest.py): two multi-threaded ones slow each other down.
 test: $(VENV)/.test  ## install the test extras, then run every test that CI runs
@@ -66,9 +69,13 @@ endef
 $(VENV)/.core: pyproject.toml constraints.txt | $(PY)
 	$(call install,.,under a minute)
 
+$(VENV)/.serve: pyproject.toml constraints.txt | $(PY)
+	$(call install,.[serve],under a minute)
+	@touch $(VENV)/.core
+
 $(VENV)/.test: pyproject.toml constraints.txt | $(PY)
 	$(call install,.[test],PyTorch brings several GB: minutes)
-	@touch $(VENV)/.core
+	@touch $(VENV)/.core $(VENV)/.serve
 
 $(PY):
 	@found=; \

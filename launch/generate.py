@@ -2,13 +2,17 @@
 
     python -m launch.generate --config=configs/tiny.py --image=PNG --prompt="..." --actions="w-32,wl-48,none-8" \\
         --seed=0 --out=out.mp4 [--sheet=out.png] [--json=FILE] [--checkpoint=DIR]
+    python -m launch.generate --config=configs/tiny.py --replay=LOG.json --out=out.mp4 [--json=FILE] [--checkpoint=DIR]
 
 Ctrl-C or SIGTERM ends the video with the block that is being made: the files have the frames there are, and the exit
 code is 130 or 143. A second one ends at once and leaves no file.
 
 W S dolly, A D truck, E Q pedestal up and down, I K tilt, J L pan, O U roll clockwise and back, `none` stands still.
+--replay makes a recording of launch.serve again from its log, and says whether the frames are, bit for bit, those that
+were recorded; they are on the same device with the same versions. Where they are not, the exit code is 1.
+
 The JSON keys are frames, compile_s, steady_fps (generating, decoding and writing, without the first block; 0 when
-there is only one) and peak_rss_bytes.
+there is only one) and peak_rss_bytes; of --replay: frames, identical.
 """
 
 from __future__ import annotations
@@ -29,21 +33,24 @@ from jaxtyping import UInt8
 
 import relic_jax
 from launch import cli
+from launch.generate_replay import Recording
 from relic_jax import files, outside, picture, video
 from relic_jax.camera import keys
 from relic_jax.config import RelicConfig
+from relic_jax.errors import InputError
 from relic_jax.models import bundle, text
 from relic_jax.signals import Interruption
 from relic_jax.stream import rollout
 from relic_jax.stream.session import Session
 
 cli.config_flag("configs/tiny.py")
-_IMAGE = flags.DEFINE_string("image", None, "picture to begin with", required=True)
-_PROMPT = flags.DEFINE_string("prompt", None, "one sentence about the scene", required=True)
-_ACTIONS = flags.DEFINE_string("actions", None, "key script, such as w-32,wl-48,none-8", required=True)
+_IMAGE = flags.DEFINE_string("image", None, "picture to begin with")
+_PROMPT = flags.DEFINE_string("prompt", None, "one sentence about the scene")
+_ACTIONS = flags.DEFINE_string("actions", None, "key script, such as w-32,wl-48,none-8")
 _SPEED = flags.DEFINE_float("speed", 1.0, "factor on every move and turn of the key script")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of all noise, from 0 to 2^64 - 1")
 _OUT = flags.DEFINE_string("out", None, "the video to write, MP4", required=True)
+_REPLAY = flags.DEFINE_string("replay", None, "the log of a recording to make again, in place of picture, prompt, keys")
 _SHEET = flags.DEFINE_string("sheet", None, "a contact sheet to write, PNG")
 _JSON = flags.DEFINE_string("json", None, "file for the measurements")
 _CHECKPOINT = flags.DEFINE_string(
@@ -55,11 +62,14 @@ def main(argv: Sequence[str]) -> int:
     del argv
     cfg = cli.load_config(RelicConfig)
     _check_files()
-    prompt = text.clean(_PROMPT.value)
-    actions = keys.parse(_ACTIONS.value, _SPEED.value)
+    if _REPLAY.value:
+        return _replay(cfg, _REPLAY.value)
+    script, image_file = cli.needed(_ACTIONS), cli.needed(_IMAGE)
+    prompt = text.clean(cli.needed(_PROMPT))
+    actions = keys.parse(script, _SPEED.value)
     seed = outside.seed(_SEED.value, "--seed")
-    held = ["", *keys.held(_ACTIONS.value)]  # the picture, then a frame an action
-    image, note = picture.read(_IMAGE.value, cfg.video.height, cfg.video.width)
+    held = ["", *keys.held(script)]  # the picture, then a frame an action
+    image, note = picture.read(image_file, cfg.video.height, cfg.video.width)
     model = bundle.load(_CHECKPOINT.value, cfg)
     notes = [*filter(None, [note]), *text.losses(model.tokenizer, cfg.text.length, prompt), *_rest(cfg, len(held))]
     for note in notes:
@@ -85,6 +95,31 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _replay(cfg: RelicConfig, path: str) -> int:
+    """Makes a recording again, and says whether it is the same."""
+    for flag in (_IMAGE, _PROMPT, _ACTIONS, _SHEET):
+        if flag.value is not None:
+            raise InputError(f"--{flag.name} doesn't go with --replay: the log says all")
+    recording = Recording.read(path)
+    model = bundle.load(_CHECKPOINT.value, cfg)
+    print("compiling, once; half a minute or so on a CPU ...", flush=True)
+    with video.video_writer(_OUT.value, cfg.video.fps) as writer:
+        for frames in tqdm.tqdm(recording.play(model), total=len(recording.blocks), unit=" blocks"):
+            writer.write(frames)
+    if _JSON.value:
+        cli.write_json(_JSON.value, {"frames": recording.frames, "identical": recording.identical})
+    print(f"{recording.frames} frames in {_OUT.value}")
+    if recording.sha256 is None:
+        print("note: the log doesn't say what its frames were")
+        return 0
+    if recording.identical:
+        print("bit for bit those that were recorded")
+        return 0
+    then = ", ".join(f"{name} {value}" for name, value in recording.made_with.items())
+    print(f"not bit for bit those that were recorded (with {then})", file=sys.stderr)
+    return 1
+
+
 def _rest(cfg: RelicConfig, frames: int) -> Iterator[str]:
     """What is made beyond the script: blocks are whole, and before the first stand the picture's four frames."""
     size = cfg.stream.block * rollout.FRAMES_PER_LATENT
@@ -98,7 +133,7 @@ def _check_files() -> None:
     for path in filter(None, outputs.values()):
         files.check_name(Path(path))
         cli.writable_directory(str(Path(path).parent))
-    inputs = {flag.name: flag.value for flag in (_IMAGE, _CHECKPOINT)}
+    inputs = {flag.name: flag.value for flag in (_IMAGE, _CHECKPOINT, _REPLAY)}
     cli.check_outputs(outputs, inputs, {"out": (".mp4",), "sheet": (".png",)})
 
 

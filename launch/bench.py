@@ -3,6 +3,8 @@
     python -m launch.bench stream --config=configs/tiny.py [--checkpoint=DIR] [--blocks=101] [--plot=PNG] [--json=FILE]
     python -m launch.bench replay-memory [--config=configs/relic_1_3b.py --device=h100] [--lengths=2,5,10,20]
         [--plot=PNG] [--json=FILE]
+    python -m launch.bench serve [--config=configs/tiny.py] [--checkpoint=DIR] [--sessions=1,2,4,8] [--blocks=101]
+        [--json=FILE]
     python -m launch.bench cpu-peers [--rows=dit,vae_encode,vae_decode,umt5] [--dtypes=f32,bf16] [--repeats=5]
 
 `stream`: a session of so many blocks, decoded, as `launch.generate` runs it. Prints the time of each block (the first
@@ -14,6 +16,12 @@ of several lengths, as XLA accounts for it (`bench_replay`). Nothing runs, so a 
 must. JSON keys: replay_temp_bytes.<blocks>, monolithic_temp_bytes.<blocks>, replay_growth, monolithic_growth (the
 longest over the shortest).
 
+`serve`: a server (`launch.serve`) and so many viewers at once, who show frames in real time and press keys
+(`bench_serve`); figures are of what comes after the first 21 blocks, when memory is full. JSON keys: `<sessions>.` and
+first_frame_s; arrival_, latency_ (key to picture), block_ (the server's time for one) p50_s, p95_s, p99_s; on_time
+(share of frames there at their time, at the model's frames a second), stall_s, watched_s, viewer_fps, frame_bytes,
+server_rss_bytes, server_rss_growth (at the end over after the first 21 blocks).
+
 `cpu-peers`: Wan 2.1's models against diffusers' and transformers', torch eager and torch.compile, on the CPU with the
 same shapes, weights and number of threads; outputs are compared first, compilation is excluded (`bench_peers`).
 JSON keys: `<row>.<dtype>.` and ours_s, eager_s, compile_s, ratio_vs_eager, ratio_vs_compile (time ours / time theirs).
@@ -22,6 +30,7 @@ JSON keys: `<row>.<dtype>.` and ours_s, eager_s, compile_s, ratio_vs_eager, rati
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +55,7 @@ _PLOT = flags.DEFINE_string("plot", None, "a plot of the time by block to write,
 _JSON = flags.DEFINE_string("json", None, "file for the figures")
 _DEVICE = flags.DEFINE_string("device", "cpu", "replay-memory: cpu, or the GPU to compile for, as h100")
 _LENGTHS = flags.DEFINE_list("lengths", ["2", "5", "10", "20"], "replay-memory: blocks of a rollout, ascending")
+_SESSIONS = flags.DEFINE_list("sessions", ["1"], "serve: numbers of viewers at once, one after another")
 _ROWS = flags.DEFINE_list("rows", ["dit", "vae_encode", "vae_decode", "umt5"], "cpu-peers: which rows of its table")
 _DTYPES = flags.DEFINE_list("dtypes", ["f32", "bf16"], "cpu-peers: which of f32, bf16")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "cpu-peers: how often each is timed", lower_bound=1)
@@ -116,6 +126,30 @@ def replay_memory(argv: Sequence[str]) -> None:
         cli.write_json(_JSON.value, bench_replay.figures(lengths, found))
 
 
+def serve(argv: Sequence[str]) -> None:
+    """Viewers of a server."""
+    del argv
+    cfg = cli.load_config(RelicConfig)
+    cli.check_outputs({"json": _JSON.value}, {"checkpoint": _CHECKPOINT.value})
+    sessions = [int(count) for count in _SESSIONS.value if count.isdecimal()]
+    if not sessions or len(sessions) < len(_SESSIONS.value) or min(sessions) < 1:
+        raise InputError(f"--sessions={','.join(_SESSIONS.value)}: expected numbers from 1 on")
+    skip = cfg.memory.horizon // cfg.stream.block + 1
+    if _BLOCKS.value < skip + 2:
+        raise InputError(f"--blocks={_BLOCKS.value}: expected at least {skip + 2}, memory is full after {skip - 1}")
+    from launch import bench_serve  # the server is not everybody's
+
+    overrides = [argument for argument in sys.argv[1:] if argument.startswith(("--config", "--checkpoint"))]
+    figures = {}
+    for count in sessions:
+        found = bench_serve.measure(overrides, count, _BLOCKS.value, skip)
+        print(f"\n{count} viewer(s), {_BLOCKS.value} blocks each, the first {skip} left out")
+        print("\n".join(f"  {name:18s} {value:.4g}" for name, value in found.items()), flush=True)
+        figures |= {f"{count}.{name}": value for name, value in found.items()}
+    if _JSON.value:
+        cli.write_json(_JSON.value, figures)
+
+
 def _figures(seconds: np.ndarray, frames: int, size: int) -> dict[str, float | int]:
     later = seconds[1:]
     figures = {
@@ -148,7 +182,7 @@ def _plot(path: str, seconds: list[float], horizon: int) -> None:
     figure.savefig(path, dpi=120)
 
 
-COMMANDS = {"stream": stream, "replay-memory": replay_memory, "cpu-peers": cpu_peers}
+COMMANDS = {"stream": stream, "replay-memory": replay_memory, "serve": serve, "cpu-peers": cpu_peers}
 
 if __name__ == "__main__":
-    cli.run_commands(COMMANDS, configured={"stream": "configs/tiny.py", "replay-memory": "configs/tiny.py"})
+    cli.run_commands(COMMANDS, configured=dict.fromkeys(("stream", "replay-memory", "serve"), "configs/tiny.py"))

@@ -14,6 +14,8 @@ from relic_jax.stream.again import again
 from relic_jax.stream.log import Log
 from relic_jax.stream.session import Session
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 PROMPT = "A room with a red floor."
 
 

@@ -21,7 +21,7 @@ def backwards(clip: Clip) -> Clip:
 
 
 def mirrored(clip: Clip) -> Clip:
-    """The clip with left and right exchanged; captions name no sides."""
+    """The clip with left and right exchanged. Its caption is kept, so it must name no sides: those of houses do."""
     rotations = _FLIP @ clip.rotations.astype(np.float64) @ _FLIP
     return _made(clip, clip.video[:, :, ::-1], rotations, clip.positions.astype(np.float64) @ _FLIP)
 

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +79,7 @@ def names(path: str | os.PathLike[str]) -> list[str]:
     Raises:
       InputError: there is no such file or it is not safetensors.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist; expected a safetensors file")
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return list(file.keys())
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    return _header(path, lambda file: list(file.keys()))
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -94,11 +88,15 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
       InputError: there is no such file or it is not safetensors.
     """
+    return _header(path, lambda file: dict(file.metadata() or {}))
+
+
+def _header[T](path: str | os.PathLike[str], read: Callable[[Any], T]) -> T:
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist; expected a safetensors file")
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            return dict(file.metadata() or {})
+            return read(file)
     except safetensors.SafetensorError as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error
 

@@ -210,8 +210,8 @@ class Session:
         Args:
           seed: other noise from there on; by default its own.
           blocks: how many blocks of the past it keeps; by default all, and its state is a copy. From fewer, memory is
-            made again from the latents (`live.rebuilt`): equal up to rounding, 0.4 of the time that they took. The
-            prompt is the one of that time.
+            made again from the latents (`live.rebuilt`): equal up to rounding, in two evaluations a block. The prompt
+            is the one of that time.
 
         Raises:
           InputError: there are not so many blocks, or the seed is none.
